@@ -172,6 +172,31 @@ def test_a_part_that_leaves_waits_for_what_was_handed_out() -> None:
     assert Progress.of(store[held.origin]).open
 
 
+def test_deliveries_to_members_that_died_are_counted() -> None:
+    log = [(position, message((f"k{position}", position))) for position in range(1, 9)]
+    places = [Progress(0, {})] * PARTS
+
+    def take() -> tuple[Member, dict[str, int]]:
+        """Return a member that takes all from one that died, and how often its events were delivered."""
+        member = Member()
+        for part, progress in enumerate(places):
+            member.flight.own(part, progress.after_death(5))
+        member.read(log, 8)
+        groups = member.flight.deliver(100, 0).groups
+        member.open = [record for records, _ in groups for record in records]
+        return member, {record.key: count for records, count in groups for record in records}
+
+    member, counts = take()
+    assert counts == {f"k{number}": 1 + (number <= 5) for number in range(1, 9)}
+    member.settle([record for record in member.open if record.key in ("k5", "k6", "k7")])
+    for part, text in member.told().items():
+        places[part] = Progress.of(text)
+    member, counts = take()
+    assert counts["k1"] == 3
+    assert counts["k8"] in (1, 2)
+    assert counts.keys() == {"k1", "k2", "k3", "k4", "k8"}
+
+
 def test_a_message_that_is_not_due_waits() -> None:
     member = Member()
     own(member)

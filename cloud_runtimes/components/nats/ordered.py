@@ -123,8 +123,11 @@ class OrderedNatsMember(NatsMember):
             if owned[part].owner == me:
                 writes[part] = writes.get(part, owned[part])._replace(owner="")
         take = () if leaving else in_flight.take
+        last = self._run(self._stream.last()) if any(owned[part].owner not in ("", me) for part in take) else 0
         for part in take:
-            writes[part] = owned[part]._replace(owner=me)
+            its = owned[part]
+            progress = its.progress if its.owner in ("", me) else its.progress.after_death(last)
+            writes[part] = its._replace(owner=me, progress=progress)
         puts = [self._parts.part(self._place, part, its) for part, its in writes.items()]
         if renews or leaving:
             puts.append(self._parts.member(me, None if leaving else self.policy.ack_wait_ms))

@@ -286,12 +286,17 @@ class EventStream:
         """Return the number of the message behind which a new group begins; see `begins_at`."""
         if begins is None:
             return 0
-        info = yield from self._api("STREAM.INFO")
-        last: int = info["state"]["last_seq"]
+        last = yield from self.last()
         if begins == LATEST:
             return last
         first = yield from self._first({"start_time": _rfc3339(begins), "next_by_subj": self.topic(topic)})
         return last if first is None else first - 1
+
+    def last(self) -> Flow[int]:
+        """Return the number of the last message."""
+        info = yield from self._api("STREAM.INFO")
+        number: int = info["state"]["last_seq"]
+        return number
 
     @patient
     def read(self, topic: str, behind: int, last: int) -> Flow[list[Message]]:

@@ -134,8 +134,10 @@ class OrderedRedisMember(RedisMember):
             in_flight.told(part, progress)
         in_flight.lost([*lost, *give])
         in_flight.take = ()
-        for part, text in taken:
-            in_flight.own(part, progress_of(text))
+        for part, text, last in taken:
+            progress = progress_of(text)
+            in_flight.own(part, progress.after_death(position_of(last)) if last else progress)
+            in_flight.told(part, progress)
         if live:
             self._surveyed = begun
             in_flight.survey(self.policy.name, list(map(bytes.decode, live)), list(map(bytes.decode, owners)))

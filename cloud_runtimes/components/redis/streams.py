@@ -194,7 +194,9 @@ for part in string.gmatch(ARGV[6], '%d+') do
   local owner = owners[part + 1]
   if owner == '' or owner == ARGV[2] or tonumber(redis.call('ZSCORE', KEYS[4], owner) or 0) <= now then
     own(part, ARGV[2])
-    taken[#taken + 1] = {tonumber(part), redis.call('HGET', KEYS[3], 'part:' .. part) or start}
+    local last = ''
+    if owner ~= '' and owner ~= ARGV[2] then last = fields(redis.call('XINFO', 'STREAM', KEYS[1]))['last-generated-id'] end
+    taken[#taken + 1] = {tonumber(part), redis.call('HGET', KEYS[3], 'part:' .. part) or start, last}
   end
 end
 if leaving then

@@ -55,55 +55,76 @@ def share_of(name: str, live: Collection[str], parts: int) -> int:
     return each + (members.index(name) < more)
 
 
+class Lane(NamedTuple):
+    """Events of one lane, which is a hash of the key.
+
+    Attributes:
+        place: of the first that is not settled, see `OrderedInFlight._place`.
+        tries: how often it was delivered to members that are gone.
+    """
+
+    place: int
+    tries: int = 0
+
+
 class Progress(NamedTuple):
     """Place of a group in a part.
 
     Attributes:
         read: the position up to which the part was read.
-        open: what up to there is not settled: by lane, which is a hash of the key, the first event, as `_place` has it. Of two keys in one lane events may come again, and nothing is missed.
+        open: lane → what is not settled up to there. Of two keys in one lane events may come again, and nothing is missed.
         events: how many these are.
+        tries: how often what is behind ``read`` may have been delivered to members that died, up to the position ``doubt``.
+        doubt: see there.
     """
 
     read: int
-    open: dict[int, int]
+    open: dict[int, Lane]
     events: int = 0
+    tries: int = 0
+    doubt: int = 0
 
     @property
     def done(self) -> int:
         """The last position up to which all is settled."""
-        return (min(self.open.values()) >> _INDEX) - 1 if self.open else self.read
+        return (min(self.open.values()).place >> _INDEX) - 1 if self.open else self.read
+
+    def after_death(self, last: int) -> Progress:
+        """Return it once its owner has died, when ``last`` was the last position of the log."""
+        open = {lane: Lane(its.place, its.tries + 1) for lane, its in self.open.items()}
+        return self._replace(open=open, tries=self.tries + 1, doubt=max(last, self.doubt))
 
     def text(self) -> str:
         """Return it as the store has it."""
         start = self.done << _INDEX
-        lanes = ",".join(f"{lane:x}:{place - start:x}" for lane, place in self.open.items())
-        return f"{self.read:x} {self.done:x} {self.events:x} {lanes}"
+        lanes = [f"{lane:x}:{its.place - start:x}:{its.tries:x}" for lane, its in self.open.items()]
+        return f"{self.read:x} {self.done:x} {self.events:x} {self.tries:x} {self.doubt:x} {','.join(lanes)}"
 
     @classmethod
     def of(cls, text: str) -> Progress:
         """Read what `text` made."""
-        read, done, events, lanes = text.split(" ")
-        pairs = (each.split(":") for each in lanes.split(",") if each)
-        start = int(done, 16) << _INDEX
-        open = {int(lane, 16): start + int(behind, 16) for lane, behind in pairs}
-        return cls(int(read, 16), open, int(events, 16))
+        *numbers, lanes = text.split(" ")
+        read, done, events, tries, doubt = (int(each, 16) for each in numbers)
+        open = {}
+        for each in filter(None, lanes.split(",")):
+            lane, behind, its_tries = (int(part, 16) for part in each.split(":"))
+            open[lane] = Lane((done << _INDEX) + behind, its_tries)
+        return cls(read, open, events, tries, doubt)
 
 
 class _Slice(Held):
     """What of a message, or of many, belongs to one part, which is the origin. The positions that are ``released`` are not handed out any more."""
 
-    def __init__(self, part: int, whole: Held, indexes: Sequence[int]) -> None:
+    def __init__(self, part: int, whole: Held, indexes: Sequence[int], tries: int) -> None:
         bits = (1 << whole.length) - 1
         for index in indexes:
             bits ^= 1 << index
         others = bits.to_bytes((whole.length + 7) // 8, "little")
-        super().__init__(
-            part, whole.frame, whole.tokens, whole.single, whole.deliveries, whole.history, whole.unread, others
-        )
+        super().__init__(part, whole.frame, whole.tokens, whole.single, 1 + tries, whole.history, whole.unread, others)
         self.holes = True
         self.first, self.last = indexes[0], indexes[-1]
         self.released: set[int] = set()
-        self.lanes: dict[int, int] | None = None
+        self.lanes: dict[int, Lane] | None = None
 
 
 class _Part:
@@ -238,18 +259,24 @@ class OrderedInFlight(InFlight):
             # it is read again from there
             if not indexes or its is None or its.leaving or its.read < self._after or its.read >= last:
                 continue
-            if first <= max(its.read, its.inherited.read):
-                indexes = [index for index in indexes if self._is_open(its, held, index)]
-                if not indexes:
-                    continue
-            mine = _Slice(part, held, indexes)
-            its.slices.append(mine)
-            super()._hold(mine, cause)
-            if self.due_ms and self._ready and self._ready[-1] is mine:
-                self._later.append((self.due_ms, mine))
-                self._ready.pop()
+            if first > max(its.read, its.inherited.read, its.inherited.doubt):
+                self._keep(its, _Slice(part, held, indexes, 0), cause)
+                continue
+            by_tries: dict[int | None, list[int]] = {}
+            for index in indexes:
+                by_tries.setdefault(self._tries(its, held, index), []).append(index)
+            for tries, some in by_tries.items():
+                if tries is not None:
+                    self._keep(its, _Slice(part, held, some, tries), cause)
         self._last = last
         return held.length
+
+    def _keep(self, its: _Part, mine: _Slice, cause: Cause | None) -> None:
+        its.slices.append(mine)
+        super()._hold(mine, cause)
+        if self.due_ms and self._ready and self._ready[-1] is mine:
+            self._later.append((self.due_ms, mine))
+            self._ready.pop()
 
     @property
     def next_due_ms(self) -> float:
@@ -275,13 +302,15 @@ class OrderedInFlight(InFlight):
                 indexes.sort()
         return dealt
 
-    def _is_open(self, its: _Part, held: Held, index: int) -> bool:
-        position = self._position(held, index)
+    def _tries(self, its: _Part, held: Held, index: int) -> int | None:
+        """Return how often an event was delivered to members that are gone; ``None``: it needs no delivery."""
+        position, inherited = self._position(held, index), its.inherited
         if position <= its.read:
-            return False
-        return position > its.inherited.read or its.inherited.open.get(_lane(held, index), inf) <= self._place(
-            held, index
-        )
+            return None
+        if position > inherited.read:
+            return inherited.tries if position <= inherited.doubt else 0
+        lane = inherited.open.get(_lane(held, index))
+        return None if lane is None or lane.place > self._place(held, index) else lane.tries
 
     def _place(self, held: Held, index: int) -> int:
         """Return position and index of an event as one number, later ones are greater."""
@@ -329,25 +358,26 @@ class OrderedInFlight(InFlight):
             its.top = max(its.top, self._position(held, held.last))
         its.slices = [held for held in its.slices if held.remaining]
         if its.slices:  # of its own there is nothing before
-            its.top = max(its.top, self._position(its.slices[0], its.slices[0].first) - 1)
+            its.top = max(its.top, min(self._position(held, held.first) for held in its.slices) - 1)
         # what the group had left is there until all of it was read again
         catching_up = its.read < its.inherited.read
         open = dict(its.inherited.open) if catching_up else {}
         count = its.inherited.events if catching_up else 0
         for held in its.slices:
             if self._position(held, held.first) > its.top:
-                break
-            for lane, place in self._open_of(held).items():
-                open[lane] = min(open.get(lane, place), place)
+                continue
+            for lane, its_first in self._open_of(held).items():
+                open[lane] = min(open.get(lane, its_first), its_first)
             count += 0 if catching_up else held.remaining
-        return Progress(its.top, open, count)
+        tries, doubt = its.inherited[3:] if its.top < its.inherited.doubt else (0, 0)
+        return Progress(its.top, open, count, tries, doubt)
 
-    def _open_of(self, held: _Slice) -> dict[int, int]:
+    def _open_of(self, held: _Slice) -> dict[int, Lane]:
         if held.lanes is None or held.touched:
             held.touched = False
             held.lanes = {}
             for index in held.open(held.first, held.last + 1):
-                held.lanes.setdefault(_lane(held, index), self._place(held, index))
+                held.lanes.setdefault(_lane(held, index), Lane(self._place(held, index), held.deliveries - 1))
         return held.lanes
 
     @property
