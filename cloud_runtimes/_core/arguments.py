@@ -8,6 +8,8 @@ from typing import Final
 from ..errors import InvalidArgumentError
 
 MAX_KEY_BYTES: Final = 1024
+HIDDEN: Final = "||"
+"""Beginning of keys of our own in a store; no key of an application has it anywhere."""
 
 
 class _ClientTimeout(float):
@@ -68,7 +70,7 @@ def check_key(key: str, *, bars: bool = False) -> str:
         raise InvalidArgumentError(
             f"key {shown}: {size} bytes; a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8: shorten or hash it"
         )
-    if "\0" in key or ("||" in key and not bars):
+    if "\0" in key or (HIDDEN in key and not bars):
         reserved = "NUL is" if bars else "NUL and '||' are"
         raise InvalidArgumentError(f"key {key!r}: {reserved} reserved; use another separator")
     return key

@@ -36,7 +36,7 @@ from ..spi.pubsub import (
     Settlements,
     SubscribeRequest,
 )
-from ._inbox import Inbox, Settling
+from ._inbox import Inbox
 from ._ordering import WAITING, KeyOrder
 from .types import Event, SubscriptionStats
 
@@ -299,7 +299,7 @@ class Fetcher:
 
     def transaction(self, events: Sequence[Event[Any]], *arguments: Any) -> StateTransaction:
         """Return a transaction that settles events; see `Event.transaction`."""
-        return self._open_transaction(Settling(self.inbox, events), *arguments)
+        return self._open_transaction(self, events, *arguments)
 
     def _wake_once(self) -> None:
         if not self._woken:

@@ -1,20 +1,25 @@
-"""Transactions that settle events: whoever handles the events opens them, the thread of the subscription commits them, since it alone speaks to the source."""
+"""Transactions that settle events: whoever handles the events opens them. The thread of the subscription commits those of the events' own engine, since it alone speaks to the source. A store of another engine gets the ids of the events in the commit."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, NamedTuple
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
 
+from .._core.arguments import HIDDEN
 from .._native import events as kernel
 from ..errors import ClosedError, ConflictError
 from ..spi.change import Change
 from ..spi.operation import Operation, mark_interrupted
 from ..spi.pubsub import EventSource, Settlement
+from ..spi.state import StateWrite
 from .types import Event
+
+_PREFIX: Final = f"{HIDDEN}inbox{HIDDEN}"
 
 
 class _Commit(NamedTuple):
@@ -123,3 +128,69 @@ class Settling:
         except asyncio.CancelledError as error:
             mark_interrupted(error, not done.cancel())
             raise
+
+
+class HandledIds:
+    """Ids of events in a store of another engine than theirs. They lie there in the commit of what came of the events, so that a repetition finds them.
+
+    Args:
+        name: of the subscription, for messages.
+        group: what tells its group from others.
+        events: that the transaction handles.
+        retention: seconds for which the store keeps an id.
+        acknowledge: is told of events that are done with.
+
+    Attributes:
+        keys: of the ids.
+        writes: that put them into the store, where they are not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        group: Sequence[str],
+        events: Sequence[Event[Any]],
+        retention: float,
+        acknowledge: Callable[[Sequence[Event[Any]]], None],
+    ) -> None:
+        self._name = name
+        self._events = events
+        self._acknowledge = acknowledge
+        self.keys = [_key(*group, event.source, event.id) for event in events]
+        self.writes = [StateWrite(key, b"1", create=True, ttl_ms=int(retention * 1000)) for key in self.keys]
+
+    def check(self) -> None:
+        """Refuse events that are settled already.
+
+        Raises:
+            ConflictError: one is.
+        """
+        if any(event._settlement is not None for event in self._events):
+            raise ConflictError(f"an event of {self._name} is settled already, by an answer or since ack_wait is over")
+
+    def done(self) -> None:
+        """Acknowledge all of them: their commit was made."""
+        self._acknowledge(self._events)
+
+    def resolve(self, found: Collection[str], conflict: ConflictError) -> None:
+        """Acknowledge those whose ids the store has already, where a commit met a conflict.
+
+        Raises:
+            ConflictError: not all are; nothing was written.
+        """
+        before = [event for key, event in zip(self.keys, self._events, strict=True) if key in found]
+        if not before:
+            raise conflict
+        self._acknowledge(before)
+        if others := len(self._events) - len(before):
+            raise ConflictError(
+                f"{len(before)} of a batch of {self._name} were handled before and are settled now; "
+                f"the other {others} come again"
+            ) from conflict
+
+
+def _key(*names: str) -> str:
+    digest = blake2b(digest_size=16)
+    for name in names:
+        digest.update(b"%d:%b" % (len(name), name.encode()))
+    return _PREFIX + digest.hexdigest()

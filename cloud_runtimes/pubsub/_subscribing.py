@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,9 +14,11 @@ from .._core.handlers import CONTEXT, DATA, Signature, is_async_callable, signat
 from .._service import Opening, Service, error_context, opening
 from ..errors import InvalidArgumentError, UnsupportedError
 from ..spi import pubsub as spi
+from ..spi import state as state_spi
 from ..spi.operation import Method, Operation
-from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, SubscribeRequest
+from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, Settlement, SubscribeRequest
 from ._fetcher import Fetcher
+from ._inbox import HandledIds, Settling
 from ._rate import Bucket, Rate
 from .outgoing import check_topic
 from .subscription import Subscription
@@ -24,7 +26,7 @@ from .types import Event, EventBatch
 
 if TYPE_CHECKING:
     from ..state.service import StateService
-    from ..state.transaction import Settling, StateTransaction
+    from ..state.transaction import StateTransaction
 
 T = TypeVar("T")
 
@@ -139,7 +141,7 @@ class Subscribing(Service):
             handled=handler is not None,
             handler_timeout=None if handler is None or is_async_callable(handler) else handler_timeout,
             run_task=self._run_task,
-            open_transaction=partial(self._open_transaction, driver, pubsub_name),
+            open_transaction=partial(self._open_transaction, driver, pubsub_name, request),
             observe=self._frame.first(lambda each: each.consuming(pubsub_name, request)),
         )
         subscription: Subscription[Any] = Subscription(
@@ -159,39 +161,45 @@ class Subscribing(Service):
             raise
         return subscription
 
-    def _same_engine(self, driver: PubSubDriver, pubsub_name: str, service: str, name: str, engine: Hashable) -> None:
-        """Refuse, before any I/O, a transaction that would need two engines."""
-        if engine is None or driver.engine != engine:
-            raise UnsupportedError(
-                f"the events of {pubsub_name!r} and the {service} {name!r} are not in one database, so no transaction "
-                "holds both: give both names one component, such as the home's",
-                service="pubsub",
-                runtime=self._frame.runtime_name,
-                component=pubsub_name,
-            )
-
     def _open_transaction(
         self,
         driver: PubSubDriver,
         pubsub_name: str,
-        settling: Settling,
+        request: SubscribeRequest,
+        fetcher: Fetcher,
+        events: Sequence[Event[Any]],
         store_name: str,
         timeout: float | None,
         metadata: Mapping[str, str] | None,
     ) -> StateTransaction:
-        """Return a state transaction that settles events too."""
+        """Return a state transaction that settles events too, or writes their ids where the store has another engine."""
         try:
-            self._frame.need(driver, spi.INBOX, "event.transaction", pubsub_name)
             from ..state.transaction import settling_transaction
 
-            state: StateService = self._frame.context.service("state")
-            transaction = settling_transaction(state, store_name, settling, timeout, metadata)
-            engine = self._frame.context.frame("state").driver(store_name).engine
-            self._same_engine(driver, pubsub_name, "state", store_name, engine)
+            context = self._frame.context
+            state: StateService = context.service("state")
+            frame = context.frame("state")
+            store = frame.driver(store_name)
+            if spi.INBOX in driver.features and driver.engine is not None and driver.engine == store.engine:
+                settling = Settling(fetcher.inbox, events)
+                return settling_transaction(state, store_name, timeout, metadata, settling=settling)
+            for feature in (state_spi.TRANSACTION, state_spi.TRANSACTION_ETAG, state_spi.TTL):
+                frame.need(store, feature, "event.transaction", store_name)
+            if not store.takes_hidden:
+                raise UnsupportedError(
+                    f"event.transaction: a sidecar's store {store_name!r} has no place for the ids of handled events: "
+                    "make the handler safe to run twice, or keep the state in a component of the process",
+                    service="pubsub",
+                    runtime=self._frame.runtime_name,
+                    component=pubsub_name,
+                )
+            group = (pubsub_name, request.topic, request.group)
+            acknowledge = partial(fetcher.settle, settlement=Settlement.ACK, delay=None)
+            once = HandledIds(fetcher.name, group, events, context.runtime().inbox_retention, acknowledge)
+            return settling_transaction(state, store_name, timeout, metadata, once=once)
         except BaseException as error:
             self._frame.add_context(error, _TRANSACTION, pubsub_name)
             raise
-        return transaction
 
     def _run_task(self, task: Coroutine[Any, Any, None]) -> Future[None]:
         import asyncio

@@ -11,7 +11,7 @@ from .._core import sigterm
 from .._core.arguments import CLIENT_TIMEOUT
 from .._native import events as kernel
 from .._service import Outgoing, error_context
-from ..errors import InvalidArgumentError, NotFoundError
+from ..errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from ..spi import pubsub as spi
 from ..spi.change import Change
 from ..spi.events import EVENT_TYPE
@@ -192,7 +192,15 @@ class PubSubService(Declaring):
         """Return one event as a change for a transaction elsewhere, and its id; ``place``: the service, the component and the engine of the transaction."""
         event = (topic, data, content_type, key, attributes, ttl, delay, raw)
         _, driver, batch, id = self._one(pubsub_name, *event, None, metadata)
-        self._same_engine(driver, pubsub_name, *transaction)
+        service, name, engine = transaction
+        if engine is None or driver.engine != engine:
+            raise UnsupportedError(
+                f"the events of {pubsub_name!r} and the {service} {name!r} are not in one database, so no transaction "
+                "holds both: give both names one component, such as the home's",
+                service="pubsub",
+                runtime=self._frame.runtime_name,
+                component=pubsub_name,
+            )
         return driver.change(batch), id
 
     def _creating(self, op: Operation, topic: str) -> Outgoing | None:

@@ -139,16 +139,18 @@ class Event(ReceivedEvent, Generic[T]):
     def transaction(
         self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> StateTransaction:
-        """Return a state transaction whose end acknowledges the event too, in the same commit: exactly-once processing.
+        """Return a state transaction whose end acknowledges the event too: exactly-once processing.
+
+        A store on the event's own engine does both in one commit. Another one keeps the event's id in the commit, for ``inbox_retention``. If the event comes again, the transaction writes nothing and acknowledges it.
 
         An exception in the block writes nothing and settles nothing. A handler that lets it pass has the event delivered again.
 
         Args:
-            store_name: a state component on the same engine: the same database as the event's.
+            store_name: a state component with transactions and conditions.
             timeout, metadata: as in `StateService.transaction`.
 
         Raises:
-            UnsupportedError: the two have not the same engine, or the event came from no subscription.
+            UnsupportedError: the store has no transactions with conditions and time to live, or the event came from no subscription.
             ConflictError: on leaving, the event is settled already or has gone to another member, or a condition did not hold; nothing was written.
             UnavailableError, DeadlineExceededError: on leaving; unless it was applied, the event comes again.
 
@@ -233,7 +235,7 @@ class EventBatch(list[Event[T]], Generic[T]):
     def transaction(
         self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> StateTransaction:
-        """As `Event.transaction`, for all members: one commit for the batch."""
+        """As `Event.transaction`, for all members: one commit for the batch. On another engine it raises `ConflictError` where some were handled before: these are settled, and the others come again."""
         return _transaction(self, self[0]._fetcher if self else None, store_name, timeout, metadata)
 
     def _settle(self, settlement: Settlement, delay: float | None) -> None:

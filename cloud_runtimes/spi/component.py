@@ -40,9 +40,14 @@ def server_of(address: str) -> tuple[str, int | None] | None:
 
 
 class Runtime(ABC):
-    """Base of a runtime, whose ``name`` is that of ``CloudRuntimesClient(runtime=…)``. Making one does no I/O; it belongs to one client."""
+    """Base of a runtime, whose ``name`` is that of ``CloudRuntimesClient(runtime=…)``. Making one does no I/O; it belongs to one client.
+
+    Attributes:
+        inbox_retention: seconds for which a store of another engine keeps the ids of handled events.
+    """
 
     name: ClassVar[str]
+    inbox_retention: float = 604_800.0
 
     def __init__(self, settings: ClientSettings, executor: Executor) -> None:
         self.attach(settings, executor)

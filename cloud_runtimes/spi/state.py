@@ -90,9 +90,11 @@ class StateDriver(Driver, ABC):
 
     Attributes:
         etags: regular expression of all etags that the store gives, where a sidecar tells what can be none from what is stale; ``None``: it does not.
+        takes_hidden: whether it takes keys that no application may have, those with ``||``.
     """
 
     etags: str | None = None
+    takes_hidden: bool = True
 
     @abstractmethod
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:

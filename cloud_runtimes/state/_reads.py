@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Unpack, overload
 
-from .._core.arguments import CLIENT_TIMEOUT, check_key, check_keys, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, HIDDEN, check_key, check_keys, check_metadata, check_timeout
 from .._service import Service, error_context
 from ..codec.payload import decode_payload
 from ..errors import InvalidArgumentError
@@ -22,6 +22,8 @@ _GET = Method("state", "get", repeatable=True, writes=False)
 _GET_ITEM = Method("state", "get_item", repeatable=True, writes=False)
 _GET_BULK = Method("state", "get_bulk", repeatable=True, writes=False)
 _LIST_KEYS = Method("state", "list_keys", repeatable=True, writes=False)
+_BEHIND_HIDDEN = f"{HIDDEN}\U0010ffff"
+"""Behind all keys that are hidden, in byte order."""
 
 
 class StateReads(Service):
@@ -303,7 +305,11 @@ class StateReads(Service):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         op, driver = self._listing(store_name, prefix, limit, after, timeout, metadata)
-        return self._frame.call(op, driver.list_keys, prefix, limit, after)
+        keys: list[str] = self._frame.call(op, driver.list_keys, prefix, limit, after)
+        shown = _shown(keys)
+        if limit is not None and len(shown) < len(keys):
+            shown += self._frame.call(op, driver.list_keys, prefix, limit - len(shown), _BEHIND_HIDDEN)
+        return shown
 
     @error_context(_LIST_KEYS)
     async def list_keys_async(
@@ -329,4 +335,13 @@ class StateReads(Service):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         op, driver = self._listing(store_name, prefix, limit, after, timeout, metadata)
-        return await self._frame.call_async(op, driver.list_keys_async, prefix, limit, after)
+        keys: list[str] = await self._frame.call_async(op, driver.list_keys_async, prefix, limit, after)
+        shown = _shown(keys)
+        if limit is not None and len(shown) < len(keys):
+            rest = limit - len(shown)
+            shown += await self._frame.call_async(op, driver.list_keys_async, prefix, rest, _BEHIND_HIDDEN)
+        return shown
+
+
+def _shown(keys: list[str]) -> list[str]:
+    return [key for key in keys if not key.startswith(HIDDEN)]

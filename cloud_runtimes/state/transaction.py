@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._service import Outbox
-from ..errors import ClosedError, CloudRuntimesError
+from ..errors import ClosedError, CloudRuntimesError, ConflictError
 from ..spi import state as spi
 from ..spi.change import Change
 from ..spi.driver import Driver
@@ -31,10 +31,31 @@ class Settling(Protocol):
         """Settle the events and apply changes, all or nothing."""
 
 
+class Once(Protocol):
+    """Ids of handled events, which a transaction writes too; see `HandledIds`."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keys of the ids."""
+
+    @property
+    def writes(self) -> Sequence[StateWrite]:
+        """Return what puts them into the store, where they are not."""
+
+    def check(self) -> None:
+        """Refuse events that are settled already."""
+
+    def done(self) -> None:
+        """Acknowledge the events."""
+
+    def resolve(self, found: Collection[str], conflict: ConflictError) -> None:
+        """Acknowledge the events whose ids the store has, or raise."""
+
+
 class StateTransaction(Outbox):
     """Gathers writes and events and sends them when the block ends: all or nothing; on an exception in the block nothing is sent.
 
-    Its methods wait for nothing. It serves one ``with`` block. That of `Event.transaction` acknowledges the event as well.
+    Its methods wait for nothing. It serves one ``with`` block. That of `Event.transaction` acknowledges the event as well, or writes its id.
     """
 
     _method = TRANSACTION
@@ -48,6 +69,7 @@ class StateTransaction(Outbox):
     ) -> None:
         super().__init__(service, store_name)
         self._settling: Settling | None = None
+        self._once: Once | None = None
         self._timeout = timeout
         self._metadata = metadata
         self._writes: list[StateWrite] = []
@@ -118,38 +140,72 @@ class StateTransaction(Outbox):
         op, driver = prepare_write(self._frame, TRANSACTION, self._store_name, writes, self._timeout, self._metadata)
         if any(write.etag is not None or write.create for write in writes):
             self._frame.need(driver, spi.TRANSACTION_ETAG, "a condition in a transaction", self._store_name)
+        if self._once is not None:
+            self._once.check()
+            writes += self._once.writes
         return op, driver, writes
+
+    @property
+    def _is_empty(self) -> bool:
+        return not (self._writes or self._changes or self._settling or self._once)
 
     def _exit(self, error: BaseException | None) -> None:
         self._done = True
-        if error is None and (self._writes or self._changes or self._settling):
-            op, driver, writes = self._sending()
+        if error is not None or self._is_empty:
+            return
+        op, driver, writes = self._sending()
+        try:
             if self._settling or self._changes:
                 self._frame.call(op, (self._settling or driver).commit, self._all(driver))
             else:
                 self._frame.call(op, driver.write, writes, True)
+        except ConflictError as conflict:
+            if self._once is None:
+                raise
+            self._once.resolve(self._frame.call(op, driver.get_bulk, self._once.keys, _strong(driver)), conflict)
+        else:
+            self._finish()
 
     async def _exit_async(self, error: BaseException | None) -> None:
         self._done = True
-        if error is None and (self._writes or self._changes or self._settling):
-            op, driver, writes = self._sending()
+        if error is not None or self._is_empty:
+            return
+        op, driver, writes = self._sending()
+        try:
             if self._settling or self._changes:
                 await self._frame.call_async(op, (self._settling or driver).commit_async, self._all(driver))
             else:
                 await self._frame.call_async(op, driver.write_async, writes, True)
+        except ConflictError as conflict:
+            if self._once is None:
+                raise
+            found = await self._frame.call_async(op, driver.get_bulk_async, self._once.keys, _strong(driver))
+            self._once.resolve(found, conflict)
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._once is not None:
+            self._once.done()
 
     def _all(self, driver: StateDriver) -> list[Change]:
         return [driver.change(self._writes), *self._changes] if self._writes else self._changes
 
 
+def _strong(driver: StateDriver) -> str | None:
+    return "strong" if spi.CONSISTENCY in driver.features else None
+
+
 def settling_transaction(
     state: StateService,
     store_name: str,
-    settling: Settling,
     timeout: float | None,
     metadata: Mapping[str, str] | None,
+    *,
+    settling: Settling | None = None,
+    once: Once | None = None,
 ) -> StateTransaction:
-    """Return a transaction that also settles events."""
+    """Return a transaction that also settles events, or writes their ids."""
     transaction = state.transaction(store_name, timeout=timeout, metadata=metadata)
-    transaction._settling = settling
+    transaction._settling, transaction._once = settling, once
     return transaction

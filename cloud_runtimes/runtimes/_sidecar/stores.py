@@ -41,6 +41,7 @@ _MOST_SECONDS: Final = 2**31 - 1
 class SidecarState(SidecarDriver, StateDriver):
     """State driver of a store of the sidecar."""
 
+    takes_hidden = False
     redis: bool  # it is treated as Redis, which has ways of its own to create and to forget a time to live
 
     def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ... import registry
 from ..._core.logs import once
 from ..._core.threads import Mutex
-from ...config import ClientSettings, build, setting, typo, unknown, without_values
+from ...config import ClientSettings, build, duration, setting, typo, unknown, without_values
 from ...errors import ClosedError, ComponentNotFoundError, UnsupportedError
 from ...spi.component import Component, Runtime
 from .homes import SERVICES, Home, variable
@@ -75,6 +75,7 @@ class CapaSettings:
         home: folder of the embedded default, or URL of a server (``postgresql://user@host/name``, ``redis://user@host/0``), else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process. A table ``[capa.home]`` has the ``url`` together with further settings of its component. A component of its kind that is declared without a ``url`` has these too.
         homes: service → home of its own: ``file = "s3://bucket/prefix"``, ``pubsub = "kafka://host:9092"``, ``database = "postgresql://user@host/name"``, a folder, or a table with the ``url`` and further settings; else ``CLOUD_RUNTIMES_HOME_<SERVICE>``, else ``home``.
         strict: refuse names that the configuration does not declare, instead of keeping them on the home.
+        inbox_retention: seconds for which a store keeps the ids of events that ``event.transaction`` handled, where the events have another engine. An event that comes again later is handled again.
         rpc_address: where other machines reach this application's methods, e.g. ``"http://shop-1.example.com:8080"``, behind a mapping of ports or a name. Default: where it listens; on all addresses (``host="0.0.0.0"``) the one by which this machine reaches the server of its home.
         rpc_token: what callers of this application's methods may give as ``token`` in ``[rpc.<service>]``, besides the token of its home; at least 16 characters.
         rpc_open: take calls without a token: for an application that guards itself.
@@ -84,6 +85,7 @@ class CapaSettings:
     home: str | dict | None = setting(None, parse=_home, help="folder of the embedded default, or URL of a server")  # type: ignore[type-arg]
     homes: dict | None = setting(None, parse=_homes, help="service → home of its own")  # type: ignore[type-arg]
     strict: bool = setting(False, help="refuse undeclared names")
+    inbox_retention: float = setting(7 * 86400.0, parse=duration, help="how long ids of handled events are kept")
     rpc_address: str | None = setting(None, parse=_address, help="where others reach this application")
     rpc_token: str | None = setting(None, help="token of callers from elsewhere")
     rpc_open: bool = setting(False, help="take calls without a token")
@@ -140,6 +142,7 @@ class CapaRuntime(Runtime):
     def __init__(self, settings: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, executor)
         self.capa = build(CapaSettings, settings.runtime_settings, f"{settings.origin}: [capa]")
+        self.inbox_retention = self.capa.inbox_retention
         self._home = cast("Home", _read_home(self.capa.home, settings.origin))
         own = {each: _read_home((self.capa.homes or {}).get(each), settings.origin, each) for each in SERVICES}
         self.homes: Mapping[str, Home] = {service: home for service, home in own.items() if home is not None}
