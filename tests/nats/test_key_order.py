@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes.errors import NotFoundError, UnavailableError
-from cloud_runtimes.spi.broker.ordered import PARTS
+from cloud_runtimes.spi.broker.ordered import PARTS, WRITE_EVERY
 from cloud_runtimes.spi.pubsub import Settlement
 from tests.support.harnesses.nats import NatsHome
 from tests.support.members import SOON, answer, collect, die, join, keyed, numbers, survey
@@ -84,6 +84,7 @@ def test_a_write_of_which_nothing_is_known_is_looked_for(home: NatsHome, monkeyp
         monkeypatch.undo()
         raise UnavailableError("the answer was lost", maybe_applied=True)
 
+    time.sleep(WRITE_EVERY)
     monkeypatch.setattr(source, "_run", lose)
     with pytest.raises(UnavailableError):
         source.poll(answer(deliveries[:20]), 0, 0.0)

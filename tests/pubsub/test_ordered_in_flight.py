@@ -60,7 +60,7 @@ class Member:
     def told(self) -> dict[int, str]:
         """Return what a store is told of changed parts."""
         texts = {}
-        for part, progress in self.flight.changed():
+        for part, progress in self.flight.changed(everything=True):
             assert Progress.of(progress.text()) == progress
             self.flight.told(part, progress)
             texts[part] = progress.text()

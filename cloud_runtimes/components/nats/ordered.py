@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ...errors import UnavailableError
 from ...spi.broker.in_flight import Unacked
-from ...spi.broker.ordered import SURVEY_EVERY, OrderedInFlight, Progress
+from ...spi.broker.ordered import SURVEY_EVERY, WRITE_EVERY, OrderedInFlight, Progress
 from ...spi.broker.policy import DeliveryPolicy
 from ...spi.pubsub import SubscribeRequest
 from . import NatsComponent
@@ -32,6 +32,8 @@ _MOST: Final = 8192
 _IDLE: Final = 60.0
 """Seconds after which a consumer that nobody reads from is removed."""
 _KEEP_EVERY: Final = 60.0
+_TELL_EVERY: Final = 0.25
+"""Seconds after which the progress is written of parts, too, of which nothing was settled: `lag` reads what is behind it."""
 
 
 class OrderedNatsMember(NatsMember):
@@ -48,7 +50,7 @@ class OrderedNatsMember(NatsMember):
         self._place = place
         self._owned = [Owned(0, "", Progress(place.start, {}))] * place.parts
         self._at = 0  # the message behind which the consumer goes on; 0: there is none
-        self._surveyed = self._kept = 0.0
+        self._surveyed = self._kept = self._written = self._told = 0.0
         self.valid_until = 0.0
 
     @property
@@ -108,6 +110,7 @@ class OrderedNatsMember(NatsMember):
 
     def _settle(self, leaving: bool) -> None:
         in_flight = self.in_flight
+        must = leaving or bool(in_flight.unacked)
         self._write(in_flight.unacked)
         in_flight.unacked.clear()
         in_flight.done.clear()
@@ -116,9 +119,16 @@ class OrderedNatsMember(NatsMember):
         renews = begun >= self._renewed + self._ack_wait / 3 or not self.valid_until
         if begun >= self._surveyed + SURVEY_EVERY and not leaving:
             self._survey(begun)
+            must = True
         me, owned = self.policy.name, self._owned
         give = range(self._place.parts) if leaving else in_flight.drained()
-        writes = {part: owned[part]._replace(progress=progress) for part, progress in in_flight.changed()}
+        everything = leaving or bool(give) or begun >= self._told + _TELL_EVERY
+        if not (must or everything or renews or in_flight.take or begun >= self._written + WRITE_EVERY):
+            return
+        self._written = begun
+        self._told = begun if everything else self._told
+        changed = in_flight.changed(everything=everything)
+        writes = {part: owned[part]._replace(progress=progress) for part, progress in changed}
         for part in give:
             if owned[part].owner == me:
                 writes[part] = writes.get(part, owned[part])._replace(owner="")
@@ -137,6 +147,7 @@ class OrderedNatsMember(NatsMember):
             done = self._run(self._parts.write(puts))
         except BaseException:
             self._surveyed = 0.0  # which tells what was written
+            self._written = self._told = 0.0
             raise
         if renews:
             self._renewed = begun

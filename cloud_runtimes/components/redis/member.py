@@ -259,7 +259,8 @@ class RedisMember(SocketMember):
             # the read ends too late; a new one blocks until then, by the server's clock
             pipeline.add(None, "CLIENT", "UNBLOCK", self._client)
         assert self._connection is not None
-        pipeline.taken((yield pipeline.batch().sent_to(self._connection.address)))
+        if pipeline:
+            pipeline.taken((yield pipeline.batch().sent_to(self._connection.address)))
 
     def _leaving(self) -> Flow[None]:
         pipeline = Pipeline(self._run, self._keys[0])

@@ -11,7 +11,7 @@ from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from ...spi.broker.ordered import PARTS, SURVEY_EVERY, OrderedInFlight, Progress
+from ...spi.broker.ordered import PARTS, SURVEY_EVERY, WRITE_EVERY, OrderedInFlight, Progress
 from ...spi.broker.policy import DeliveryPolicy
 from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .pubsub import RedisPubSub
 
+_TELL_EVERY: Final = 0.05
+"""Seconds after which the progress is written of parts, too, of which nothing was settled: `lag` reads what is behind it."""
 _PAGE: Final = 1000
 _MOST: Final = 8192
 """Events of all parts that are read at once at most."""
@@ -42,7 +44,7 @@ class OrderedRedisMember(RedisMember):
         group = GroupKeys.of(keys, request.group)
         stream, retry, *_, dead, counters = self._settling
         self._order = (stream, retry, group.parts, group.members, keys.seen, dead, counters)
-        self._surveyed = 0.0
+        self._surveyed = self._written = self._told = 0.0
         self._bell: Value = "$"  # the last entry of the second stream, which has nothing but bells
         self.valid_until = 0.0
 
@@ -89,9 +91,16 @@ class OrderedRedisMember(RedisMember):
 
     def _settlements(self, pipeline: Pipeline) -> None:
         in_flight, now = self.in_flight, monotonic()
-        take, give, changed = in_flight.take, in_flight.drained(), list(in_flight.changed())
+        take, give = in_flight.take, in_flight.drained()
         surveys = now >= self._surveyed + SURVEY_EVERY or not self.valid_until
-        if surveys or take or give or changed or in_flight.unacked or now >= self._renewed + self._ack_wait / 3:
+        must = surveys or take or give or in_flight.unacked or now >= self._renewed + self._ack_wait / 3
+        changed = []
+        if must or now >= self._written + WRITE_EVERY:
+            everything = surveys or bool(give) or now >= self._told + _TELL_EVERY
+            changed = list(in_flight.changed(everything=everything))
+            self._told = now if everything else self._told
+        if must or changed:
+            self._written = now
             parts = list(in_flight.unacked)
             arguments = self._arguments("survey" if surveys else "renew", take, give, changed)
             pipeline.run(partial(self._ordered, now, give, changed, len(parts)), ORDER, self._order, *arguments)
@@ -143,7 +152,7 @@ class OrderedRedisMember(RedisMember):
             in_flight.survey(self.policy.name, list(map(bytes.decode, live)), list(map(bytes.decode, owners)))
 
     def _leaving(self) -> Flow[None]:
-        changed = list(self.in_flight.changed())
+        changed = list(self.in_flight.changed(everything=True))
         yield from ORDER.run(self._order, *self._arguments("leave", (), (), changed))
 
 

@@ -5,9 +5,11 @@ A group has a fixed number of parts, and a key always falls into the same one. A
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from math import inf
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
@@ -20,6 +22,8 @@ PARTS: Final = 32
 """Parts of a new group: so many members share its events at most."""
 SURVEY_EVERY: Final = 1.0
 """Seconds after which a member looks again who else is there."""
+WRITE_EVERY: Final = 0.01
+"""Seconds after which a member writes again what was settled, at the earliest."""
 _LANES: Final = 4096
 _INDEX: Final = 20
 """Bits of the index of an event in its message."""
@@ -113,9 +117,9 @@ class Progress(NamedTuple):
 
 
 class _Slice(Held):
-    """What of a message, or of many, belongs to one part, which is the origin. The positions that are ``released`` are not handed out any more."""
+    """What of a message, or of many, belongs to one part, which is the origin: from its ``first`` index to its ``last`` one, which are at the positions ``begin`` and ``end``. The indexes that are ``released`` are not handed out any more."""
 
-    def __init__(self, part: int, whole: Held, indexes: Sequence[int], tries: int) -> None:
+    def __init__(self, part: int, whole: Held, indexes: Sequence[int], tries: int, begin: int, end: int) -> None:
         bits = (1 << whole.length) - 1
         for index in indexes:
             bits ^= 1 << index
@@ -123,6 +127,7 @@ class _Slice(Held):
         super().__init__(part, whole.frame, whole.tokens, whole.single, 1 + tries, whole.history, whole.unread, others)
         self.holes = True
         self.first, self.last = indexes[0], indexes[-1]
+        self.begin, self.end = begin, end
         self.released: set[int] = set()
         self.lanes: dict[int, Lane] | None = None
 
@@ -175,6 +180,7 @@ class OrderedInFlight(InFlight):
         self.revision = 0
         self.take: Sequence[int] = ()
         self._owned: dict[int, _Part] = {}
+        self._dirty: set[Any] = set()  # parts of which something was settled
         self._after = self._last = 0
         self.due_ms = 0
         self._later: list[tuple[int, _Slice]] = []
@@ -204,6 +210,7 @@ class OrderedInFlight(InFlight):
                     held.void = True
                     self.held.pop(held, None)
                 self.revision += 1
+                self._dirty.discard(part)
         self._ready = deque(held for held in self._ready if not held.void)
         self.unacked = [each for each in self.unacked if not each.held.void]
 
@@ -260,19 +267,23 @@ class OrderedInFlight(InFlight):
             if not indexes or its is None or its.leaving or its.read < self._after or its.read >= last:
                 continue
             if first > max(its.read, its.inherited.read, its.inherited.doubt):
-                self._keep(its, _Slice(part, held, indexes, 0), cause)
+                self._keep(its, self._slice(part, held, indexes, 0), cause)
                 continue
             by_tries: dict[int | None, list[int]] = {}
             for index in indexes:
                 by_tries.setdefault(self._tries(its, held, index), []).append(index)
             for tries, some in by_tries.items():
                 if tries is not None:
-                    self._keep(its, _Slice(part, held, some, tries), cause)
+                    self._keep(its, self._slice(part, held, some, tries), cause)
         self._last = last
         return held.length
 
+    def _slice(self, part: int, held: Held, indexes: Sequence[int], tries: int) -> _Slice:
+        begin, end = self._position(held, indexes[0]), self._position(held, indexes[-1])
+        return _Slice(part, held, indexes, tries, begin, end)
+
     def _keep(self, its: _Part, mine: _Slice, cause: Cause | None) -> None:
-        its.slices.append(mine)
+        insort(its.slices, mine, key=attrgetter("begin"))
         super()._hold(mine, cause)
         if self.due_ms and self._ready and self._ready[-1] is mine:
             self._later.append((self.due_ms, mine))
@@ -336,11 +347,13 @@ class OrderedInFlight(InFlight):
                     record.marks.released.add(record.position)
             else:
                 answers.groups.append(group)
+                self._dirty.update(record.marks.origin for record in group[0])
         super().settle(answers)
 
-    def changed(self) -> Iterator[tuple[int, Progress]]:
-        """Yield the parts whose progress the store does not have; see `told`."""
-        for part, its in self._owned.items():
+    def changed(self, *, everything: bool) -> Iterator[tuple[int, Progress]]:
+        """Yield the parts whose progress the store does not have; see `told`. Unless it is ``everything``, those alone of which something was settled."""
+        for part in self._owned if everything else self._dirty & self._owned.keys():
+            its = self._owned[part]
             if (progress := self._progress(its)) != its.told:
                 yield part, progress
 
@@ -348,24 +361,24 @@ class OrderedInFlight(InFlight):
         """Note what the store has of a part."""
         if part in self._owned:
             self._owned[part].told = progress
+            self._dirty.discard(part)
 
     def _progress(self, its: _Part) -> Progress:
-        begun = max((index for index, held in enumerate(its.slices) if held.touched), default=-1)
-        if begun + 1 == len(its.slices):
+        begun = [held.end for held in its.slices if held.touched]
+        its.slices = slices = [held for held in its.slices if held.remaining]
+        if begun:
+            its.top = max(its.top, *begun)
+        if not slices or slices[-1].begin <= its.top:
             its.top = max(its.top, its.read)
-        elif begun >= 0:
-            held = its.slices[begun]
-            its.top = max(its.top, self._position(held, held.last))
-        its.slices = [held for held in its.slices if held.remaining]
-        if its.slices:  # of its own there is nothing before
-            its.top = max(its.top, min(self._position(held, held.first) for held in its.slices) - 1)
+        else:  # of its own there is nothing before
+            its.top = max(its.top, slices[0].begin - 1)
         # what the group had left is there until all of it was read again
         catching_up = its.read < its.inherited.read
         open = dict(its.inherited.open) if catching_up else {}
         count = its.inherited.events if catching_up else 0
-        for held in its.slices:
-            if self._position(held, held.first) > its.top:
-                continue
+        for held in slices:
+            if held.begin > its.top:
+                break
             for lane, its_first in self._open_of(held).items():
                 open[lane] = min(open.get(lane, its_first), its_first)
             count += 0 if catching_up else held.remaining
