@@ -74,6 +74,7 @@ class Application(RunningHandle):
                 "nothing is registered to run: use @client.rpc.method(…), @client.pubsub.subscription(…) "
                 "or @client.schedule.job(…), and import the modules that do"
             )
+        client._check_required()
         for each in runners:
             self._follow(each)
         self._frame.context.handles.add(self)

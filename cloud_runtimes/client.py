@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from types import TracebackType
@@ -70,6 +70,7 @@ class CloudRuntimesClient:
         app_id: this application's name: the default consumer group and the source of its events.
         config: a TOML, JSON or YAML file, a folder of such files, or a mapping. Default: the file that ``CLOUD_RUNTIMES_CONFIG`` names, else the nearest ``cloud-runtimes.toml``, or ``pyproject.toml`` with a table ``[tool.cloud-runtimes]``, from the working directory upward. ``{}``: none.
         api_token: for a sidecar.
+        requires: features that the code needs, such as ``{"state": {"orders": ["transaction", "ttl"]}}``, beside those of the table ``[requires]``. `wait_ready`, `run`, `lifespan` and ``cloud-runtimes config validate`` refuse components that lack one.
 
     Raises:
         InvalidArgumentError: an argument of the wrong type or value. What is wrong in a configuration file is raised by the first call, since only that reads it.
@@ -84,6 +85,7 @@ class CloudRuntimesClient:
         app_id: str | None = None,
         config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         api_token: str | None = None,
+        requires: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     ) -> None:
         for name, value in (("endpoint", endpoint), ("app_id", app_id), ("api_token", api_token)):
             if value is not None and not isinstance(value, str):
@@ -94,6 +96,8 @@ class CloudRuntimesClient:
 
             if not isinstance(runtime, Runtime):
                 raise InvalidArgumentError(f"runtime must be a name or a Runtime, not {type(runtime).__name__}")
+        if requires is not None and not isinstance(requires, Mapping):
+            raise InvalidArgumentError(f"requires must be a mapping, not {type(requires).__name__}")
         if config is not None and not isinstance(config, (str, os.PathLike, Mapping)):
             raise InvalidArgumentError(f"config must be a path or a mapping, not {type(config).__name__}")
         self._arguments: dict[str, Any] = {
@@ -103,6 +107,7 @@ class CloudRuntimesClient:
             "app_id": app_id,
             "api_token": api_token,
         }
+        self._requires = requires or {}
         self._context = ClientContext(
             self,
             partial(_load, config, self._arguments),
@@ -225,6 +230,7 @@ class CloudRuntimesClient:
         Raises:
             InvalidArgumentError: on entering, nothing is registered; or ``host`` or ``port`` is wrong.
             UnavailableError: on entering, the port is taken.
+            UnsupportedError: on entering, a component lacks what ``requires`` or a declared subscription asks for.
         """
         from .application import Application
 
@@ -271,6 +277,7 @@ class CloudRuntimesClient:
 
         Raises:
             InvalidArgumentError: a target of ``[resiliency]`` is none.
+            UnsupportedError: a component lacks what ``requires`` or a declared subscription asks for.
             DeadlineExceededError: it did not within ``timeout`` seconds; its last error is the cause.
         """
         for delay in self._until_ready(timeout):
@@ -284,6 +291,7 @@ class CloudRuntimesClient:
 
         Raises:
             InvalidArgumentError: a target of ``[resiliency]`` is none.
+            UnsupportedError: a component lacks what ``requires`` or a declared subscription asks for.
             DeadlineExceededError: it did not within ``timeout`` seconds; its last error is the cause.
         """
         import asyncio
@@ -292,9 +300,19 @@ class CloudRuntimesClient:
         while (delay := await asyncio.to_thread(next, flow, None)) is not None:
             await asyncio.sleep(delay)
 
+    def _check_required(self) -> None:
+        """Refuse components and handlers that do not go together with what the code needs."""
+        from ._service import requirements
+
+        for requires in (self._context.settings.requires, self._requires):
+            requirements.check(self._context, requires)
+        for each in self._context.frame("pubsub").handlers.values():
+            each.check()
+
     def _until_ready(self, timeout: float | None) -> Any:
         """Try, yielding the seconds to wait before the next try."""
         runtime = self._context.runtime()
+        self._check_required()
         limit = check_timeout(timeout, self._context.timeout)
         end = None if limit is None else time.monotonic() + limit
         pauses = Backoff(0.02, 1.0, jitter=NONE)

@@ -76,6 +76,7 @@ class ClientSettings:
         addresses: the tables ``[rpc.<service>]``: addresses of services, not components.
         telemetry: the table ``[telemetry]``, which is not a component.
         resiliency: the table ``[resiliency]``, which is not a component; ``None``: it is absent.
+        requires: the table ``[requires]``: service → name → features that the code needs.
         origin: where the configuration came from, for messages.
     """
 
@@ -91,6 +92,7 @@ class ClientSettings:
     addresses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     telemetry: Mapping[str, Any] = field(default_factory=dict)
     resiliency: Mapping[str, Any] | None = None
+    requires: Mapping[str, Any] = field(default_factory=dict)
     origin: str = "no configuration"
 
     def __repr__(self) -> str:
@@ -305,7 +307,7 @@ def load(
             name = "layotto"
         else:
             name = "capa"
-    known = {*_TOP_LEVEL, *services, *RUNTIMES, "resiliency", name}
+    known = {*_TOP_LEVEL, *services, *RUNTIMES, "resiliency", "requires", name}
     for number, (key, value) in enumerate(table.items(), 1):
         if key not in known:
             choices = known - {name} | {*RUNTIMES}  # the runtime's name is a value
@@ -338,6 +340,7 @@ def load(
         addresses=_tables(table.get("rpc", {}), "rpc", "address", origin),
         telemetry=table.get("telemetry", {}),
         resiliency=table.get("resiliency"),
+        requires=table.get("requires", {}),
         origin=origin,
     )
 

@@ -10,6 +10,7 @@ import typer
 from .. import config
 from .._core import extras
 from .._core.config_discovery import find
+from ..errors import UnsupportedError
 from ._errors import UsageError
 from ._session import Invocation, connect
 from ._streams import note, write
@@ -77,6 +78,7 @@ def validate(
     if source is None:
         raise UsageError("there is no configuration file: name one, or make one by cloud-runtimes init")
     config.read(invocation.config)
+    from .._service import requirements
     from ..client import context_of, read_policies
     from ..runtimes.capa import CapaRuntime
 
@@ -86,6 +88,10 @@ def validate(
         for service, name in (declared := sorted(runtime.declared())):
             shared.frame(service).driver(name)
         shared.service("telemetry")
+        try:
+            requirements.check(shared, shared.settings.requires)
+        except UnsupportedError as error:
+            raise UsageError(str(error)) from None
         if shared.settings.resiliency is not None:
             for target, service, name in read_policies(shared).policies.named():
                 known = [each for kind, each in declared if kind == service]

@@ -11,6 +11,7 @@ from ._subscribing import SubscribeOptions, Subscribing, check_bounds
 from .outgoing import check_topic
 
 if TYPE_CHECKING:
+    from ..spi.pubsub import SubscribeRequest
     from .subscription import Subscription
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,10 +34,20 @@ class Declared:
         topic: str,
         handler: Callable[..., Any],
         options: HandlerOptions,
+        request: SubscribeRequest,
     ) -> None:
         self._service = service
+        self._request = request
         self._of = pubsub_name, topic, handler
         self._options: dict[str, Any] = {**options}
+
+    def check(self) -> None:
+        """Refuse, without I/O, what the component cannot do.
+
+        Raises:
+            UnsupportedError: it cannot.
+        """
+        self._service._need_all(self._of[0], self._request)
 
     def subscribe(self, ended: Callable[[Exception], None], *, timeout: float | None) -> Subscription[Any]:
         """Begin it, and have an error that ends it told."""
@@ -89,7 +100,7 @@ class Declaring(Subscribing):
                 raise InvalidArgumentError(
                     f"{pubsub_name}/{topic}: the group {request.group!r} has a handler already: give another group="
                 )
-            self._frame.handlers[key] = Declared(self, pubsub_name, topic, handler, options)
+            self._frame.handlers[key] = Declared(self, pubsub_name, topic, handler, options, request)
             return handler
 
         return register

@@ -85,10 +85,15 @@ class Subscribing(Service):
         """Refuse, before any I/O, what cannot be asked for."""
         taken = self._check(request, handler, type, workers, max_in_flight)
         op, driver = self._asking(_SUBSCRIBE, pubsub_name, request.topic, timeout, request.metadata)
+        self._need_all(pubsub_name, request)
+        return op, driver, taken
+
+    def _need_all(self, pubsub_name: str, request: SubscribeRequest) -> None:
+        """Refuse, before any I/O, what the component cannot do."""
+        driver = self._frame.driver(pubsub_name)
         for feature, name, given in _needed(request, self._frame.context.settings.app_id):
             if given:
                 self._frame.need(driver, feature, name, pubsub_name)
-        return op, driver, taken
 
     def _check(self, request: SubscribeRequest, handler: Any, type: Any, workers: Any, max_in_flight: Any) -> Signature:
         """Refuse values that no component could take; returns what a handler takes."""

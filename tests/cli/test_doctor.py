@@ -190,6 +190,8 @@ def test_what_is_wrong(cli: Any, folder: Path, subtests: pytest.Subtests) -> Non
         ("[state.orders]\ncomponent = 'reddis'", "did you mean 'redis'"),
         ("[telemetry]\nexporter = 'nowhere'", "setting 'exporter'"),
         ("app_id = ", "cloud.toml"),
+        ("[requires.file]\nf = ['url']", "[file.f] has no url"),
+        ("[requires.state]\norders = ['tll']", "did you mean 'ttl'"),
     ):
         with subtests.test(text=text, said=said):
             (folder / "cloud.toml").write_text(text)

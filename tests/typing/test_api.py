@@ -144,7 +144,7 @@ EVENT = {
 BATCH = {"ack": "", "retry": "delay=None", "drop": "", "extend": "seconds=None", "transaction": "store_name, *, …"}
 _RUN = "*, host='127.0.0.1', port=None, timeout=<client>"
 CLIENT = {
-    "__init__": "endpoint=None, timeout=<30>, *, runtime=None, app_id=None, config=None, api_token=None",
+    "__init__": "endpoint=None, timeout=<30>, *, runtime=None, app_id=None, config=None, api_token=None, requires=None",
     "close": "*, timeout=<client>",
     "wait_ready": "*, timeout=<client>",
     "supports": "feature, component=None",
