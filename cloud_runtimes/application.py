@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import fork
 from ._core.handles import close_by
-from ._service import ClosingHandle, RunningHandle, context_of
+from ._service import ClosingHandle, RunningHandle, context_of, requirements
 from .errors import ClosedError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Application(RunningHandle):
                 "nothing is registered to run: use @client.rpc.method(…), @client.pubsub.subscription(…) "
                 "or @client.schedule.job(…), and import the modules that do"
             )
-        client._check_required()
+        requirements.check_all(self._frame.context)
         for each in runners:
             self._follow(each)
         self._frame.context.handles.add(self)

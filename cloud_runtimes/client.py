@@ -107,7 +107,6 @@ class CloudRuntimesClient:
             "app_id": app_id,
             "api_token": api_token,
         }
-        self._requires = requires or {}
         self._context = ClientContext(
             self,
             partial(_load, config, self._arguments),
@@ -116,6 +115,7 @@ class CloudRuntimesClient:
             self._make,
             self._interceptors,
         )
+        self._context.requires = requires or {}
         _open_clients.add(self)
 
     def __del__(self) -> None:
@@ -300,19 +300,12 @@ class CloudRuntimesClient:
         while (delay := await asyncio.to_thread(next, flow, None)) is not None:
             await asyncio.sleep(delay)
 
-    def _check_required(self) -> None:
-        """Refuse components and handlers that do not go together with what the code needs."""
-        from ._service import requirements
-
-        for requires in (self._context.settings.requires, self._requires):
-            requirements.check(self._context, requires)
-        for each in self._context.frame("pubsub").handlers.values():
-            each.check()
-
     def _until_ready(self, timeout: float | None) -> Any:
         """Try, yielding the seconds to wait before the next try."""
+        from ._service import requirements
+
         runtime = self._context.runtime()
-        self._check_required()
+        requirements.check_all(self._context)
         limit = check_timeout(timeout, self._context.timeout)
         end = None if limit is None else time.monotonic() + limit
         pauses = Backoff(0.02, 1.0, jitter=NONE)

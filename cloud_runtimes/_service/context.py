@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,6 +58,7 @@ class ClientContext:
         self.closed = False
         self.handles = Handles()
         self.now = since_boot  # the clock of leases
+        self.requires: Mapping[str, Any] = {}  # features that the code needs, beside those of the settings
         self.policies: Any = None  # the interceptor of [resiliency], once it is read
         self._load = load
         self._make = make

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from ..spi.driver import Driver
     from .context import ClientContext
 
-WITHOUT_FEATURES = ("telemetry",)
+
+def check_all(context: ClientContext) -> None:
+    """Refuse components that lack what the settings, the client or a declared subscription asks for; see `check`."""
+    for requires in (context.settings.requires, context.requires):
+        check(context, requires)
+    for each in context.frame("pubsub").handlers.values():
+        each.check()
 
 
 def check(context: ClientContext, requires: Mapping[str, Any]) -> None:
@@ -29,7 +35,7 @@ def check(context: ClientContext, requires: Mapping[str, Any]) -> None:
     """
     missing = [
         f"[{service}.{name}] has no {feature}: {_remedy(driver, feature)}"
-        for service, names in _tables(requires)
+        for service, names in _tables(requires, {*context.settings.components, "rpc"})
         for name, features in _names(service, names)
         for driver in [context.frame(service).driver(name)]
         for feature in features
@@ -40,10 +46,7 @@ def check(context: ClientContext, requires: Mapping[str, Any]) -> None:
         raise UnsupportedError(f"{context.settings.origin}: {count} missing:\n  " + "\n  ".join(missing))
 
 
-def _tables(requires: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    from ..client import SERVICES
-
-    known = [service for service in SERVICES if service not in WITHOUT_FEATURES]
+def _tables(requires: Mapping[str, Any], known: Collection[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for service, names in requires.items():
         if service not in known:
             raise InvalidArgumentError(f"requires: there is no service {service!r}; {suggest(service, known)}")

@@ -92,7 +92,7 @@ def test_the_configurations_load(path: str) -> None:
         telemetry.load(table.get("telemetry", {}), path)
         if "file" not in table.get("resiliency", {}):
             resiliency.load(table.get("resiliency", {}), path, SERVICES, "shop")
-        assert runtime.declared() or {"capa", "telemetry", "resiliency"} & set(table)
+        assert runtime.declared() or {"capa", "telemetry", "resiliency", "requires"} & set(table)
 
 
 def test_a_path_goes_before_the_home_of_capa(tmp_path: Path) -> None:
