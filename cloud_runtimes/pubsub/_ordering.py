@@ -42,6 +42,7 @@ class KeyOrder:
         self._counts = counts
         self._policy = DeliveryPolicy(pubsub_name, request)
         self._revision = source.revision
+        self.queue.until = source.valid_until
         # when, a number, the event, and the number of its next delivery
         self._later: list[tuple[float, int, Event[Any], int]] = []
         self._numbers = itertools.count()
@@ -123,11 +124,13 @@ class KeyOrder:
 
     def follow(self, telling: Settlements) -> int:
         """Give back what must not be handed out any more; return how many events the source is told of."""
-        self.queue.until = self._source.valid_until
+        until = self._source.valid_until
         if self._source.revision == self._revision:
+            self.queue.until = until
             return 0
         self._revision = self._source.revision
         swept = self.queue.sweep()
+        self.queue.until = until  # what was lost was taken out before a lease of later on lets anything be taken
         kernel.settle_events(swept, Settlement.RELEASE)
         later = [entry[2] for entry in self._later if _has_left(entry[2])]
         self._later = [entry for entry in self._later if not _has_left(entry[2])]
