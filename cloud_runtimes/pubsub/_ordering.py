@@ -77,6 +77,8 @@ class KeyOrder:
                 telling.add((event._token,), Settlement.RELEASE)
             else:
                 at = monotonic() + answer / 1000
+                if settlement is Settlement.RETRY:
+                    self._source.failed(event._token, count)
                 heappush(self._later, (at, next(self._numbers), event, count + (settlement is Settlement.RETRY)))
                 continue
             self.queue.replace(event, None)

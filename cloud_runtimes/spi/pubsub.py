@@ -334,6 +334,9 @@ class EventSource(ABC):
     def wake(self) -> None:
         """End a `poll` that waits, or the next one that would. Thread-safe."""
 
+    def failed(self, token: Any, deliveries: int, /) -> None:
+        """Note that the delivery of this number has failed, and that the service delivers the event again; only with ``order``."""
+
     def commit(self, op: Operation, tokens: Sequence[Any], changes: Sequence[Change], /) -> None:
         """Acknowledge deliveries and apply changes in one transaction (`INBOX`).
 
