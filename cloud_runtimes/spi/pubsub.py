@@ -259,6 +259,17 @@ class Settlements(_Grouped[Settled]):
         if tokens:
             self.groups.append((tokens, settlement, delay, cause))
 
+    def split(self, settlement: Settlement) -> tuple[list[Any], Settlements]:
+        """Return the tokens that have one answer, and the other answers."""
+        tokens: list[Any] = []
+        others = Settlements()
+        for group in self.groups:
+            if group[1] is settlement:
+                tokens += group[0]
+            else:
+                others.groups.append(group)
+        return tokens, others
+
 
 class SubscribeRequest(NamedTuple):
     """Request of a member of a group; ``None`` leaves a choice to the component.

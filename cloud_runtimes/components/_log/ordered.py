@@ -129,13 +129,9 @@ class OrderedMember(LogMember):
             self._unsubscribe()
 
     def _mark(self, settled: Sequence[Settled]) -> None:
-        answers = Settlements()
-        for group in Settlements(settled).groups:
-            if group[1] is Settlement.RELEASE:
-                for record in group[0]:
-                    record.marks.released.add(record.position)
-            else:
-                answers.groups.append(group)
+        released, answers = Settlements(settled).split(Settlement.RELEASE)
+        for record in released:
+            record.marks.released.add(record.position)
         super()._mark(answers)
 
     def _end_doubt(self) -> None:

@@ -340,14 +340,11 @@ class OrderedInFlight(InFlight):
     # -- settling ---------------------------------------------------------
 
     def settle(self, settled: Sequence[Settled]) -> None:
-        answers = Settlements()
-        for group in Settlements(settled).groups:
-            if group[1] is Settlement.RELEASE:
-                for record in group[0]:
-                    record.marks.released.add(record.position)
-            else:
-                answers.groups.append(group)
-                self._dirty.update(record.marks.origin for record in group[0])
+        released, answers = Settlements(settled).split(Settlement.RELEASE)
+        for record in released:
+            record.marks.released.add(record.position)
+        for tokens, *_ in answers.groups:
+            self._dirty.update(record.marks.origin for record in tokens)
         super().settle(answers)
 
     def changed(self, *, everything: bool) -> Iterator[tuple[int, Progress]]:
