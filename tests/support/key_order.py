@@ -22,6 +22,8 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import Event
 
 ROOT = Path(__file__).parents[2]
+SESSION = 6.0
+"""The shortest lease of a member on Kafka."""
 
 
 def member(config: Mapping[str, Any], options: Mapping[str, Any], path: str) -> None:
@@ -49,18 +51,21 @@ def member(config: Mapping[str, Any], options: Mapping[str, Any], path: str) -> 
         with client.pubsub.subscribe("bus", "t", handle, order="key", **options) as sub:
             os.write(1, b"ready\n")
             if sub._fetcher._order is not None:
-                threading.Thread(target=_watch, args=(sub, options["ack_wait"], log), daemon=True).start()
+                lease = options.get("ack_wait", SESSION)
+                threading.Thread(target=_watch, args=(sub, lease, log), daemon=True).start()
             sys.stdin.read()
 
 
 def _watch(sub: Any, lease: float, log: int) -> None:
-    """Note (``S``) that this process was too slow to renew its lease."""
+    """Note (``S``) that this process was too slow to renew its lease while it had events."""
     renewed = time.monotonic()
+    holds = False
     while True:
         until = sub._fetcher._order.queue.until
-        if until - lease > renewed + lease:
+        if holds and until - lease > renewed + lease:
             os.write(log, b"S %d\n" % os.getpid())
-        renewed = until - lease if until < float("inf") else time.monotonic()
+        renewed = until - lease if lease < until < float("inf") else time.monotonic()
+        holds = sub._fetcher.stats().in_flight > 0
         time.sleep(0.01)
 
 
