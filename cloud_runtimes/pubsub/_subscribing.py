@@ -81,12 +81,12 @@ class Subscribing(Service):
         workers: Any,
         max_in_flight: Any,
         timeout: Any,
-    ) -> tuple[Operation, PubSubDriver, Signature]:
-        """Refuse, before any I/O, what cannot be asked for."""
+    ) -> tuple[Operation, PubSubDriver, SubscribeRequest, Signature]:
+        """Refuse, before any I/O, what cannot be asked for; return the request with the order of the component."""
         taken = self._check(request, handler, type, workers, max_in_flight)
         op, driver = self._asking(_SUBSCRIBE, pubsub_name, request.topic, timeout, request.metadata)
         self._need_all(pubsub_name, request)
-        return op, driver, taken
+        return op, driver, request._replace(order=request.order or driver.default_order), taken
 
     def _need_all(self, pubsub_name: str, request: SubscribeRequest) -> None:
         """Refuse, before any I/O, what the component cannot do."""
@@ -139,7 +139,7 @@ class Subscribing(Service):
         fetcher = Fetcher(
             source,
             pubsub_name,
-            request._replace(order=None) if driver.keeps_order else request,
+            request,
             type=taken.type,
             max_in_flight=max_in_flight or max(256 if request.order is None else 4096, ahead),
             ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
@@ -307,7 +307,7 @@ class Subscribing(Service):
             topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight, order
         )
         check_bounds(handler, handler_timeout, rate)
-        op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
+        op, driver, request, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
         source = self._frame.call(op, driver.subscribe, request)
         return self._live(
             source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, handler_timeout, rate, None
@@ -412,7 +412,7 @@ class Subscribing(Service):
             topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight, order
         )
         check_bounds(handler, handler_timeout, rate)
-        op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
+        op, driver, request, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
         source = await self._frame.call_async(op, driver.subscribe_async, request)
         loop = asyncio.get_running_loop()
         return self._live(

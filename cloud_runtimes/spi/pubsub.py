@@ -390,15 +390,14 @@ class PubSubDriver(Driver, ABC):
         limits: of one batch, and of batches under way.
         max_event_bytes: largest payload.
         too_large_hint: what lets larger ones through, for the message that refuses one.
-        keeps_order: True if its sources hand out one event of a key at a time by themselves, with ``order`` and without;
-            what `EventSource` says of ``order`` does not hold for them.
+        default_order: of subscriptions that ask for none.
         expiry_extension: attribute of an event that tells other programs on this broker when it expires, beside CloudEvents' ``expirytime``; ``None``: they read that.
     """
 
     limits: BatchLimits = BatchLimits()
     max_event_bytes: int = 16 * 1024 * 1024
     too_large_hint: str = "send a reference to it instead"
-    keeps_order: bool = False
+    default_order: Literal["key"] | None = None
     expiry_extension: str | None = None
 
     @abstractmethod

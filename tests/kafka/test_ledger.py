@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from cloud_runtimes.components.kafka.ledger import Ledger
+from cloud_runtimes.components.kafka.ledger import ORDERED, Ledger
 
 
 def again(ledger: Ledger) -> Ledger:
@@ -149,6 +149,25 @@ def test_what_is_taken_back_after_a_commit_is_committed_anew() -> None:
     ledger.hand(wanted(ledger, range(3)))
     assert again(ledger).counts == dict.fromkeys(range(3), 1)
     ledger.changed = False  # that was committed
-    ledger.take_back()
+    ledger.take_back([1, 7])
+    assert ledger.is_open
+    assert again(ledger).counts == {0: 1, 2: 1}
+    ledger.changed = False
+    ledger.take_back([1])
+    assert not ledger.is_open
+    ledger.take_back(range(3))
     assert ledger.is_open
     assert again(ledger).counts == {}
+
+
+def test_the_order_of_a_group_goes_from_member_to_member() -> None:
+    assert Ledger(3, ORDERED).ordered
+    assert not Ledger(3, "cr1:1;1:0;dropped:4").ordered
+    ledger = Ledger(0, None)
+    ledger.ordered = True
+    ledger.hand(wanted(ledger, range(20_000)))
+    ledger.settle(list(range(1, 20_000, 2)))
+    ledger.end("dropped", 2)
+    assert len(ledger.text()) <= 4096
+    copy = again(ledger)
+    assert (copy.ordered, copy.ended, copy.counts[0]) == (True, {"dropped": 2}, 1)

@@ -20,9 +20,10 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cloud_runtimes.components.kafka.fetcher import Fetcher
+from cloud_runtimes.components.kafka.member import KafkaMember
 from cloud_runtimes.components.kafka.messages import Run
 from cloud_runtimes.components.kafka.producer import KafkaProducer
-from cloud_runtimes.errors import NotFoundError
+from cloud_runtimes.errors import ConflictError, NotFoundError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api
 from tests.support import Rounds
@@ -350,3 +351,136 @@ def test_order_by_key_holds_through_retries_and_rebalances(on: Any, rounds: Roun
     for key, values in settled.items():
         first = list(dict.fromkeys(each for each in values if each >= 0))
         assert first == sorted(first), key
+
+
+def test_a_group_keeps_its_order(home: KafkaHome, on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commits of one with an order say so; whoever missed that leaves with the first partition that it gets."""
+    group = f"{home.prefix}bus.suite"
+    client = on(partitions=2)
+    client.pubsub.subscribe("bus", "t", order="key").close()
+    assert all("order:key" in text for text in committed(home, group))
+    client.pubsub.publish("bus", "t", 1)
+    with client.pubsub.subscribe("bus", "t", order="key") as sub:
+        taken(sub, 1)
+    assert all("order:key" in text for text in committed(home, group))
+    with monkeypatch.context() as early:
+        early.setattr(KafkaMember, "_check_order", lambda member, op, marked: "")
+        other = client.pubsub.subscribe("bus", "t")
+        until(lambda: isinstance(other.health.problem, ConflictError))
+    assert re.search('the group .* has order="key" and this member asks for none', str(other.health.problem))
+    with client.pubsub.subscribe("bus", "t", order="key") as sub, other:
+        client.pubsub.publish_bulk("bus", "t", [2, 3])
+        assert [event.data for event in taken(sub, 2)] == [2, 3]
+        assert isinstance(other.health.problem, ConflictError)
+
+
+@pytest.mark.parametrize("ask", [{"order": "key"}, {}], ids=["option", "setting"])
+def test_a_group_without_a_mark_gets_its_order(home: KafkaHome, on: Any, topic: str, ask: Any) -> None:
+    """As earlier versions left it; one that has a position in its retry topic only by the setting, or without that."""
+    group = f"{home.prefix}bus.suite"
+    client = on() if ask else on(retry="in_order")
+    client.pubsub.publish_bulk("bus", "t", list(range(3)))
+    reader = Consumer({"bootstrap.servers": home.servers, "group.id": group})
+    reader.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+    with client.pubsub.subscribe("bus", "t", **ask) as sub:
+        assert [event.data for event in taken(sub, 2)] == [1, 2]
+    assert committed(home, group) == ["cr1:;order:key"]
+    on().pubsub.subscribe("bus", "t", group="other").close()
+    reader.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+    on(retry="in_order").pubsub.subscribe("bus", "t", group="other").close()
+    with pytest.raises(ConflictError, match="has no order"):
+        on().pubsub.subscribe("bus", "t", group="third").close()
+        on().pubsub.subscribe("bus", "t", group="third", order="key")
+    admin: Any = AdminClient({"bootstrap.servers": home.servers})
+    admin.delete_consumer_groups([f"{topic}.third.retry"])[f"{topic}.third.retry"].result(SOON)
+    on().pubsub.subscribe("bus", "t", group="third", order="key").close()
+    reader.close()
+
+
+def test_the_key_of_another_program_is_one(home: KafkaHome, on: Any, topic: str) -> None:
+    """Also in another place than that of the event, and where it is no text."""
+    client = on()
+    with client.pubsub.subscribe("bus", "t", order="key") as sub:
+        producer = Producer({"bootstrap.servers": home.servers})
+        event = {"specversion": "1.0", "source": "/o", "type": "made", "partitionkey": "own"}
+        headers = {f"ce_{name}": value for name, value in {**event, "id": "e"}.items() if name != "partitionkey"}
+        for value, key, more in (
+            (json.dumps({**event, "id": "a", "data": 1}), b"own", None),
+            (json.dumps({**event, "id": "b", "data": 2}), b"else", None),
+            (b"\x00", b"k", None),
+            (b"\x01", b"k", None),
+            (b"\x02", b"\x00\xff", None),
+            (b"\x03", b"\x00\xff", None),
+            (b"\x04", None, None),
+            (b"5", b"k", list(headers.items())),
+        ):
+            producer.produce(topic, value, key, headers=more)
+        producer.flush()
+        firsts = [sub.receive(SOON) for _ in range(4)]
+        assert [(each.data, each.key) for each in firsts] == [
+            (1, "own"),
+            (b"\x00", "k"),
+            (b"\x02", "00ff"),
+            (b"\x04", None),
+        ]
+        assert sub.receive(0.2) is None
+        for each in firsts:
+            each.ack()
+        assert {each.data for each in (sub.receive(SOON) for _ in range(3))} == {2, b"\x01", b"\x03"}
+
+
+def test_failed_deliveries_count_from_member_to_member(on: Any) -> None:
+    client = on()
+    client.pubsub.publish_bulk("bus", "t", [OutgoingEvent(number, "k") for number in range(2)])
+    for count in (1, 3):
+        with client.pubsub.subscribe("bus", "t", order="key", start="earliest") as sub:
+            for deliveries in (count, count + 1):
+                event = sub.receive(SOON)
+                assert (event.data, event.delivery_count) == (0, deliveries)
+                event.retry(0.0 if deliveries == count else 60.0)
+            assert sub.receive(0.2) is None
+    with client.pubsub.subscribe("bus", "t", order="key") as sub:
+        assert [(event.data, event.delivery_count) for event in taken(sub, 2)] == [(0, 5), (1, 1)]
+
+
+def test_nothing_begins_while_commits_are_not_taken(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It might be another's."""
+    silent = threading.Event()
+
+    class Unheard(Consumer):
+        def commit(self, **arguments: Any) -> Any:  # type: ignore[override]
+            if silent.is_set() and arguments["asynchronous"]:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            return super().commit(**arguments)
+
+    monkeypatch.setattr("cloud_runtimes.components.kafka.fetcher.Consumer", Unheard)
+    client = on()
+    with client.pubsub.subscribe("bus", "t", order="key") as sub:
+        sub._fetcher._source._fetchers[0]._lease = 1.0  # type: ignore[attr-defined]
+        for number in range(3):
+            client.pubsub.publish("bus", "t", number, key="k")
+        taken(sub, 1)
+        time.sleep(2)  # what an idle member commits is enough
+        taken(sub, 1)
+        silent.set()
+        time.sleep(1.5)
+        assert sub.receive(0.5) is None
+        silent.clear()
+        assert [event.data for event in taken(sub, 1)] == [2]
+
+
+def test_a_key_that_waits_for_its_retry_moves_at_once(on: Any) -> None:
+    settings = {"partitions": 4, "handover": 30}
+    first, second = on(**settings), on(**settings)
+    with first.pubsub.subscribe("bus", "t", order="key") as one:
+        first.pubsub.publish_bulk("bus", "t", [OutgoingEvent(number, f"k{number % 20}") for number in range(40)])
+        for event in [one.receive(SOON) for _ in range(20)]:
+            event.retry(60)
+        with second.pubsub.subscribe("bus", "t", order="key") as other:
+            began = time.monotonic()
+            firsts = [other.receive(SOON)]
+            assert time.monotonic() - began < 15
+            while (event := other.receive(0.5)) is not None:
+                firsts.append(event)
+            assert all(event.data < 20 for event in firsts)
+            assert len({event.key for event in firsts}) == len(firsts)

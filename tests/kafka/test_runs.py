@@ -9,6 +9,8 @@ from confluent_kafka import KafkaError, Message
 
 from cloud_runtimes.components.kafka.fetcher import Fetched
 from cloud_runtimes.components.kafka.messages import Incoming, runs
+from cloud_runtimes.spi.broker.policy import DeliveryPolicy
+from cloud_runtimes.spi.pubsub import SubscribeRequest
 
 JSON = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
 
@@ -62,7 +64,11 @@ def test_keys_matter_only_where_order_does() -> None:
     keyed = [message(1, key=b"k"), message(2)]
     assert offsets(runs(keyed, False)) == [(0, True, [1, 2])]
     (run,) = runs(keyed, True)
-    assert run.messages == [Incoming(1, b"k", b"1"), Incoming(2, None, b"2")]
+    assert (run.plain, run.messages) == (True, [(b"1", b"k"), (b"2", None)])
+    text = {"content-type": "text/plain"}
+    for ordered, key in ((True, b"k"), (False, None)):
+        (run,) = runs([*keyed, message(3, key=b"k", headers=[("content-type", b"text/plain")])], ordered)
+        assert run.messages == [Incoming(1, key, b"1"), Incoming(2, None, b"2"), Incoming(3, key, b"3", text)]
 
 
 def test_a_message_without_a_value_has_no_data() -> None:
@@ -70,8 +76,12 @@ def test_a_message_without_a_value_has_no_data() -> None:
     assert (run.offsets, run.messages) == ([7], [b""])
 
 
-def test_what_is_not_taken_waits_in_its_order() -> None:
-    fetched = Fetched()
+@pytest.fixture
+def fetched() -> Fetched:
+    return Fetched(DeliveryPolicy("bus", SubscribeRequest("t", "g", *[None] * 6)))
+
+
+def test_what_is_not_taken_waits_in_its_order(fetched: Fetched) -> None:
     several = [message(1), message(2), message(9, partition=1), message(3)]
     fetched.add("t", list(runs(several, False)))
     fetched.add("t", list(runs([message(4)], False)))
@@ -84,8 +94,7 @@ def test_what_is_not_taken_waits_in_its_order() -> None:
     ]
 
 
-def test_a_log_that_begins_anew_is_a_run_of_its_own() -> None:
-    fetched = Fetched()
+def test_a_log_that_begins_anew_is_a_run_of_its_own(fetched: Fetched) -> None:
     for offset in (5, 6, 0, 1):
         fetched.add("t", list(runs([message(offset)], False)))
     assert [run.offsets for _, run in fetched.take(10)] == [[5, 6], [0, 1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from threading import Condition
 from typing import Any, Final, TypeAlias
 
@@ -13,7 +13,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background
-from ...errors import CloudRuntimesError, InternalError, UnavailableError
+from ...errors import CloudRuntimesError, ConflictError, InternalError, UnavailableError
+from ...spi.broker.policy import DeliveryPolicy
 from .ledger import Ledger
 from .librdkafka import client, keep, map_error
 from .messages import Run, runs
@@ -38,6 +39,8 @@ _BYTES: Final = 16 * 1024 * 1024
 """The same in bytes, about."""
 LEAVING: Final = 10.0
 """Seconds that a member takes to leave its group, and to ask where a partition stands."""
+_MARGIN: Final = 1.0
+"""Seconds of `session_timeout` that a member leaves out, for clocks that do not go alike."""
 _REBALANCING: Final = frozenset([KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION])
 
 
@@ -45,20 +48,26 @@ class Fetched:
     """State that a member and its fetchers share, guarded by `changed`, which also notifies of a change.
 
     Attributes:
+        rules: of the member.
         changed: see above.
         new: messages that were fetched, and where they came from.
         open: partition → messages that were taken and are not settled.
         ledgers: of the partitions that the member has.
         going: partitions that go to another member, and until when that waits; the member takes out what it has let
             go of.
+        valid_until: when, by `time.monotonic`, the member may have lost its partitions without knowing; see
+            `Fetcher._committed`.
+        told: the `valid_until` that the member has read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rules: DeliveryPolicy) -> None:
+        self.rules = rules
         self.changed = Condition()
         self.new: deque[tuple[Origin, Run]] = deque()
         self.open: dict[Origin, int] = {}
         self.ledgers: dict[Origin, Ledger] = {}
         self.going: dict[Origin, float] = {}
+        self.valid_until = self.told = 0.0
 
     def add(self, topic: str, runs: Sequence[Run]) -> None:
         """Take in messages that were fetched, without telling of them."""
@@ -102,8 +111,6 @@ class Fetcher:
         topic: str,
         fetched: Fetched,
         more: dict[str, Any],
-        *,
-        ordered: bool = False,
     ) -> None:
         self._where = where
         self._topic = topic
@@ -111,7 +118,9 @@ class Fetcher:
         self._changed = fetched.changed
         self._handover = settings.handover
         self._static = settings.instance is not None
-        self._ordered = ordered
+        self._lease = settings.session_timeout - _MARGIN
+        self._ordered = fetched.rules.request.order is not None
+        self._asked: float | None = None  # when the commit that is under way was sent
         self._room = 1  # messages to fetch ahead
         self._stopped = False
         self._failure: Exception | None = None
@@ -129,6 +138,8 @@ class Fetcher:
                 "queued.max.messages.kbytes": 16 * 1024,
                 "fetch.queue.backoff.ms": 10,  # else a full queue stops fetching for a second
                 "heartbeat.interval.ms": 1000,  # by which members learn of a rebalance
+                # within which a member has given up its partitions and the hold on them is over
+                "max.poll.interval.ms": max(300_000, int(1000 * (2 * settings.session_timeout + self._handover))),
                 **(settings.options or {}),
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": int(settings.session_timeout * 1000),
@@ -156,10 +167,12 @@ class Fetcher:
             self._thread.start()
 
     def check(self) -> None:
-        """Raise what ended the thread, once; the next `start` begins another."""
-        failure, self._failure = self._failure, None
+        """Raise what ended the thread, once, or for ever in a group of another order; the next `start` begins another."""
+        failure = self._failure
         if failure is None:
             return
+        if not isinstance(failure, ConflictError):
+            self._failure = None
         self._thread = None
         if isinstance(failure, CloudRuntimesError):
             raise failure
@@ -205,7 +218,7 @@ class Fetcher:
         """Commit until it is done or refused; librdkafka would wait for a broker without end."""
         self._refused = None
         while True:
-            self._commit(self._mine())
+            self._commit()
             again = time.monotonic() + SLICE
             while (ledgers := self._uncommitted()) and (time.monotonic() < again or any(each.sent for each in ledgers)):
                 self.consumer.poll(_SOON)  # which calls `_committed`, and lets a rebalance end
@@ -224,7 +237,8 @@ class Fetcher:
 
     def _uncommitted(self) -> list[Ledger]:
         with self._changed:
-            return [self._fetched.ledgers[each] for each in self._mine() if self._fetched.ledgers[each].is_open]
+            ledgers = self._fetched.ledgers.items()
+            return [ledger for origin, ledger in ledgers if origin[0] == self._topic and ledger.is_open]
 
     def _leave(self, end: float) -> None:
         """Leave the group: librdkafka does not when it is closed amid a rebalance, and all others would wait for `session_timeout`."""
@@ -241,6 +255,8 @@ class Fetcher:
         try:
             self._run()
         except Exception as error:
+            if isinstance(error, ConflictError):  # others may have what it was given
+                self._leave(time.monotonic() + LEAVING)
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
@@ -249,7 +265,7 @@ class Fetcher:
         commit_at = full_since = 0.0
         while not self._stopped:
             if time.monotonic() >= commit_at:
-                self._commit(self._mine())
+                self._commit()
                 commit_at = time.monotonic() + COMMIT_EVERY
             with self._changed:
                 has_room = self._changed.wait_for(lambda: self._stopped or not self._full(), SLICE)
@@ -259,9 +275,9 @@ class Fetcher:
                 full_since = time.monotonic()
             elif time.monotonic() > full_since + _PATIENCE:
                 self._stand_by()
-            if has_room and (first := self.consumer.poll(SLICE)) is not None:
+            if (first := self.consumer.poll(SLICE if has_room else 0)) is not None:
                 self._room = max(1, min(_AHEAD, _BYTES // (len(first.value() or b"") + 100)))
-                self._read([first], self._room)
+                self._read([first], self._room if has_room else 1)
 
     def _read(self, messages: list[Any], room: int) -> None:
         """Take in messages, and what else is there; each time before the next call, in which their partition may go."""
@@ -279,31 +295,45 @@ class Fetcher:
         start, _ = self.consumer.get_watermark_offsets(partition, cached=True)
         return run._replace(start=start)
 
-    def _commit(self, origins: Iterable[Origin], *, wait: bool = False) -> None:
-        """Commit what has changed of partitions; with ``wait`` it is known afterwards.
-
-        Raises:
-            KafkaException: it is not; only with ``wait``.
-        """
+    def _commit(self, *, wait: bool = False) -> None:
+        """Commit what has changed, in a group with an order unless a commit is under way; with ``wait`` it is known afterwards."""
+        if self._ordered and self._asked is not None and not wait:
+            return
+        now = time.monotonic()
         offsets = []
         with self._changed:
-            for origin in origins:
-                ledger = self._fetched.ledgers.get(origin)
+            renews = self._ordered and now > self._fetched.valid_until - self._lease * 2 / 3
+            for origin, ledger in self._fetched.ledgers.items():
                 # a commit that is on its way may fail when nobody can say so any more
-                if ledger is not None and (ledger.is_open if wait else ledger.changed):
+                if origin[0] == self._topic and (renews or (ledger.is_open if wait else ledger.changed)):
                     ledger.changed = False
-                    ledger.sent += not wait
+                    ledger.sent += 1
                     offsets.append(TopicPartition(*origin, ledger.base, ledger.text()))
-        if offsets:
-            try:
-                self.consumer.commit(offsets=offsets, asynchronous=not wait)
-            except KafkaException as error:
-                self._committed(error.args[0], offsets)
-                if wait:
-                    raise
+        if not offsets:
+            return
+        before, self._asked = self._asked, now
+        error = None
+        try:
+            self.consumer.commit(offsets=offsets, asynchronous=not wait)
+        except KafkaException as refused:
+            error = refused.args[0]
+        if wait or error is not None:
+            self._committed(error, offsets)
+            self._asked = before
 
     def _committed(self, error: Any, partitions: list[TopicPartition]) -> None:
-        """Have what was not committed be so the next time."""
+        """Have what was not committed be so the next time; what was proves that this process was a member.
+
+        The broker takes a commit from a member of its group alone, and begins to wait ``session_timeout`` anew for
+        the next sign of it. Before that is over nobody else gets a partition that the member has not given up. The
+        broker counts from when it has the commit, this process from before it sent it. So neither delays nor a
+        standstill at any point make it trust its partitions for too long. The heartbeats of librdkafka's own thread
+        say nothing, since their answers are not seen here. One commit at a time is under way, so that it is known
+        which one an answer is of.
+        """
+        asked, self._asked = self._asked, None
+        if error is None and asked is not None:
+            self._fetched.valid_until = max(self._fetched.valid_until, asked + self._lease)
         if error is not None and error.code() not in _REBALANCING:
             self._refused = error
             self._note(error)
@@ -313,12 +343,10 @@ class Fetcher:
                 if error is not None:
                     ledger.changed = True
 
-    def _mine(self) -> list[Origin]:
-        with self._changed:
-            return [origin for origin in self._fetched.ledgers if origin[0] == self._topic]
-
     def _full(self) -> bool:
         waiting = sum(len(run.offsets) for _, run in self._fetched.new)
+        if self._ordered:  # the service bounds what waits for its key
+            return waiting >= self._room
         return waiting >= self._room or sum(self._fetched.open.values()) >= _MOST
 
     def _stand_by(self) -> None:
@@ -327,7 +355,7 @@ class Fetcher:
         paused = consumer.assignment()
         consumer.pause(paused)
         while self._full() and not self._stopped:
-            self._commit(self._mine())
+            self._commit()
             if (message := consumer.poll(SLICE)) is not None:
                 self._read([message], 1)
         there = consumer.assignment()
@@ -349,9 +377,12 @@ class Fetcher:
             new = uncommitted(partitions)
             for each in partitions:
                 known = each not in new
-                self._fetched.ledgers[each.topic, each.partition] = Ledger(
-                    each.offset if known else 0, each.metadata if known else None
-                )
+                ledger = Ledger(each.offset if known else 0, each.metadata if known else None)
+                if self._ordered:  # which says so, and has to know that it is a member
+                    ledger.ordered = ledger.changed = True
+                elif ledger.ordered:
+                    self._fetched.rules.check_order(has_order=True)
+                self._fetched.ledgers[each.topic, each.partition] = ledger
                 if not known:
                     each.offset = OFFSET_BEGINNING
             consumer.incremental_assign(partitions)
@@ -359,19 +390,21 @@ class Fetcher:
 
     def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Wait until what was handed out is settled, then give up the partitions."""
-        origins = [(each.topic, each.partition) for each in partitions]
+        origins = {(each.topic, each.partition) for each in partitions}
         end = time.monotonic() + self._handover
         with self._changed:
             if not self._stopped:
                 self._fetched.going.update(dict.fromkeys(origins, end))
                 self._changed.notify_all()
-            while not self._stopped and any(origin in self._fetched.going for origin in origins):
-                if not self._changed.wait(max(0.0, end + 1 - time.monotonic())):
-                    break
-        try:
-            self._commit(origins, wait=True)
-        except KafkaException as error:
-            self._note(error.args[0])
+        gone, left = False, 1.0
+        while not gone and left > 0:
+            with self._changed:  # a member that takes no part hands out what it has until then
+                left = max(end + 1, self._fetched.told) - time.monotonic()
+                gone = self._changed.wait_for(
+                    lambda: self._stopped or origins.isdisjoint(self._fetched.going),
+                    max(0.0, min(left, self._lease / 3)),
+                )
+            self._commit(wait=True)
         self._lost(consumer, partitions)
 
     def _lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:

@@ -3,18 +3,21 @@
 It is an offset, before which all is settled, and a text about the messages after it. The text is the metadata of a
 commit, ``cr1:3-9,12;1:2,10-11;dropped:4``: ranges counted from the offset. The settled messages come first. Then
 each number of deliveries is followed by the messages that were delivered so often. The last part counts the events
-that came to each end (`ENDS`). A broker takes 4,096 bytes. Messages that do not fit are omitted: they may be
-delivered again after a rebalance, or count as new.
+that came to each end (`ENDS`), and ``order:key`` says that the group has this order. A broker takes 4,096 bytes.
+Messages that do not fit are omitted: they may be delivered again after a rebalance, or count as new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 ENDS: Final = ("dropped", "dead_lettered", "expired", "deleted")
 """What becomes of events that nobody acknowledged; "deleted": by the broker, before a member has read them. The count is committed with the settlement, so it is as true as that."""
 _MARK: Final = "cr1:"
+_ORDER: Final = ";order:key"
+ORDERED: Final = _MARK + _ORDER
+"""Text that says of a new group that it has the order of keys."""
 _MOST: Final = 4000
 _WIDEST: Final = 1_000_000
 
@@ -29,10 +32,11 @@ class Ledger:
         counts: offset → deliveries that have ended, of messages that are not settled.
         ended: one of `ENDS` → events of all time.
         handed: offsets that are being delivered.
+        ordered: whether its group has the order of keys.
         sent: commits of which it is not known whether they were made.
     """
 
-    __slots__ = ("_settled", "_top", "anew", "base", "changed", "counts", "ended", "handed", "sent")
+    __slots__ = ("_settled", "_top", "anew", "base", "changed", "counts", "ended", "handed", "ordered", "sent")
 
     def __init__(self, base: int, text: str | None) -> None:
         self.base = self._top = base
@@ -42,6 +46,7 @@ class Ledger:
         self._settled: set[int] = set()
         self.counts: dict[int, int] = {}
         self.ended: dict[str, int] = {}
+        self.ordered = _ORDER in (text or "")
         if not text or not text.startswith(_MARK):  # another program's
             return
         settled, *counted = text.removeprefix(_MARK).split(";")
@@ -100,10 +105,10 @@ class Ledger:
         self.handed.update(offsets)
         self.changed = True
 
-    def take_back(self) -> None:
-        """Note that what is in hand was not delivered."""
-        if self.handed:
-            self.handed.clear()
+    def take_back(self, offsets: Collection[int]) -> None:
+        """Note that messages in hand were not delivered."""
+        if not self.handed.isdisjoint(offsets):
+            self.handed.difference_update(offsets)
             self.changed = True
 
     def settle(self, offsets: Sequence[int]) -> None:
@@ -137,7 +142,7 @@ class Ledger:
         for offset, count in self.counts.items():
             if offset not in self.handed:
                 groups.setdefault(count, []).append(offset)
-        ended = "".join(f";{how}:{events}" for how, events in self.ended.items())
+        ended = "".join(f";{how}:{events}" for how, events in self.ended.items()) + _ORDER * self.ordered
         room = _MOST - len(ended)
         text = _MARK + ",".join(self._ranges(self._settled, room))
         for count, offsets in sorted(groups.items(), reverse=True):

@@ -1,6 +1,8 @@
 """A member of a consumer group on Kafka.
 
 What a member holds of a partition that goes to another stays its own for a while: its `Fetcher` gives the partition up once all that was handed out is settled, or ``handover`` is over.
+
+In a group with an order the partitions are its parts (see `EventSource`). What such a member does not settle comes again to whoever has the partition next, so it has no retry topic.
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from confluent_kafka import KafkaError
 
 from ..._core.logs import repeated
+from ..._native import events as kernel
 from ...errors import CloudRuntimesError, UnavailableError
 from ...spi.broker.in_flight import Held, InFlight, Unacked
 from ...spi.broker.policy import POLL, POLL_TIMEOUT, DeliveryPolicy, begins_at
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
 from .fetcher import LEAVING, Fetched, Fetcher, Origin
-from .ledger import Ledger
+from .ledger import ORDERED, Ledger
 from .librdkafka import MISSING, map_error
-from .messages import Incoming, Keys, Run
+from .messages import Incoming, Run
 from .producer import Outgoing
 
 if TYPE_CHECKING:
@@ -55,24 +58,22 @@ class KafkaMember(EventSource):
         self._topics = component.topics
         request = rules.request
         self._topic = self._topics.name(request.topic)
-        self._keys = Keys() if component.settings.retry == "in_order" or request.order is not None else None
+        self._ordered = request.order is not None
+        if self._ordered:
+            self.valid_until = 0.0
         self._retry_topic = self._topics.name(request.topic, request.group, "retry")
-        topics = [self._topic] if self._keys is not None else [self._topic, self._retry_topic]
+        topics = [self._topic] if self._ordered else [self._topic, self._retry_topic]
         dead = [self._topics.name(request.dead_letter_topic)] if request.dead_letter_topic else []
         self._topics.ensure(op, [*topics, *dead])
         self._adding: Origin = (self._topic, 0)
         self._in_flight = InFlight(rules, lambda offset: f"{self._adding[0]}-{self._adding[1]}-{offset}", "ce_")
         self._woken = False
         self._later: list[_Later] = []
-        # how many parts of a message are still to be settled, if not one
-        self._twice: dict[tuple[Origin, int], int] = {}
-        self._following: list[tuple[Origin, Incoming]] = []  # that waited for what is settled now
         self._writing: list[Future[dict[int, CloudRuntimesError]]] = []
         self._written = 0  # how many of the parts that are in these
-        self._revoked: set[Origin] = (
-            set()
-        )  # partitions that go to others, and of which only what was handed out is left
-        self._fetched = Fetched()
+        # partitions that go to others, and of which only what was handed out is left
+        self._revoked: set[Origin] = set()
+        self._fetched = Fetched(rules)
         self._fetchers: list[Fetcher] = []
         try:
             for topic in topics:
@@ -88,14 +89,23 @@ class KafkaMember(EventSource):
         more = {"group.id": group}
         if settings.instance is not None:
             more["group.instance.id"] = f"{settings.instance}-{next(self._component.members)}"
-        fetcher = Fetcher(settings, self._where, topic, self._fetched, more, ordered=self._keys is not None)
+        fetcher = Fetcher(settings, self._where, topic, self._fetched, more)
         try:
-            self._topics.begin(op, fetcher.consumer, topic, begins_at(request) if topic == self._topic else None)
+            begins = begins_at(request) if topic == self._topic else None
+            self._topics.begin(op, fetcher.consumer, topic, begins, lambda marked: self._check_order(op, marked))
             fetcher.subscribe()
         except BaseException:
             fetcher.close(time.monotonic() + LEAVING)
             raise
         return fetcher
+
+    def _check_order(self, op: Operation, marked: bool) -> str:
+        """Refuse another order than the group has, which is ``marked`` if it has one; return the text of positions that it begins with."""
+        if not self._ordered or marked:
+            self._policy.check_order(has_order=marked)
+        elif self._component.settings.retry == "topic":  # else groups of earlier versions have no mark
+            self._policy.check_order(has_order=self._topics.lag(op, self._retry_topic, self._retry_topic) is None)
+        return ORDERED if self._ordered else ""
 
     @property
     def _where(self) -> str:
@@ -107,6 +117,9 @@ class KafkaMember(EventSource):
         self._component.check_open()
         for each in self._fetchers:
             each.start()
+        if self._ordered:
+            released, settled = Settlements(settled).split(Settlement.RELEASE)
+            self._take_back(released)
         self._in_flight.settle(settled)
         end = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -127,21 +140,23 @@ class KafkaMember(EventSource):
             self._woken = True
             self._fetched.changed.notify_all()
 
+    def failed(self, token: Any, deliveries: int, /) -> None:
+        held: Held = token.marks
+        ledger = self._fetched.ledgers.get(held.origin)  # type: ignore[call-overload]
+        if ledger is not None and not held.void:
+            with self._fetched.changed:  # once more while it is in hand
+                ledger.counts.update(dict.fromkeys(_tokens(held, [token]), deliveries - 1))
+                ledger.changed = True
+
     def close(self, settled: Sequence[Settled], /) -> None:
-        kept = Settlements()
-        released: list[Any] = []
-        for group in Settlements(settled).groups:
-            if group[1] is Settlement.RELEASE:
-                released += group[0]
-            else:
-                kept.groups.append(group)
+        released, kept = Settlements(settled).split(Settlement.RELEASE)
         try:
             self._in_flight.settle(kept)
             self._give_back(released)
             self._settle(wait=True)
             with self._fetched.changed:  # what was not handed out does not count as a delivery
                 for ledger in self._fetched.ledgers.values():
-                    ledger.take_back()
+                    ledger.take_back(list(ledger.handed))
                 for origin, tokens in _by_partition([each for each in released if each.marks.remaining]):
                     if origin in self._fetched.ledgers:
                         self._fetched.ledgers[origin].hand(tokens)
@@ -153,7 +168,7 @@ class KafkaMember(EventSource):
 
     def _give_back(self, released: Sequence[Any]) -> None:
         """Make parts of what would not come again as it should by not being committed."""
-        if self._keys is None:
+        if not self._ordered:
             self._in_flight.release_begun(released)
 
     def _wait(self, end: float | None, want: int) -> bool:
@@ -214,7 +229,7 @@ class KafkaMember(EventSource):
             before = ledger.ended.get("deleted", 0)
             wanted = ledger.read(run.offsets, run.start)
             deleted = ledger.ended.get("deleted", 0) - before
-            known = dict(ledger.counts)
+            known = {each: ledger.counts[each] for each in wanted if each in ledger.counts} if ledger.counts else {}
             anew, ledger.anew = ledger.anew, False
         if deleted:
             repeated(
@@ -232,21 +247,33 @@ class KafkaMember(EventSource):
         if not messages:
             return
         self._fetched.open[origin] = self._fetched.open.get(origin, 0) + len(messages)
-        if run.plain and not known:
-            self._adding = origin
-            self._in_flight.add(origin, wanted, messages)
+        if run.plain and not known and self._add(origin, wanted, messages):
             return
-        incoming = list(map(Incoming, wanted, itertools.repeat(None), messages)) if run.plain else messages
+        incoming = messages
+        if run.plain:
+            pairs = messages if self._ordered else zip(messages, itertools.repeat(None))
+            incoming = [Incoming(offset, key, data) for offset, (data, key) in zip(wanted, pairs, strict=False)]
         if known:
             incoming = [each._replace(deliveries=each.deliveries + known.get(each.offset, 0)) for each in incoming]
-        if self._keys is not None:
-            incoming = [each for each in incoming if self._keys.enter(origin, each)]
         self._deliver(origin, incoming)
+
+    def _add(self, origin: Origin, offsets: Sequence[int], messages: Sequence[Any]) -> bool:
+        """Have plain messages delivered; in a group with an order only if their events have their keys, else nothing happens."""
+        self._adding = origin
+        if not self._ordered:
+            self._in_flight.add(origin, offsets, messages)
+            return True
+        body, bad = kernel.pack_cloudevents([data for data, _ in messages], self._policy.request.topic)
+        keys = b"".join([(key or b"") + b"\0" for _, key in messages])
+        if bad or body is None or kernel.Frame(body).render(["key", b"\0"]) != keys:
+            return False
+        self._in_flight.add_packed(origin, offsets, body)
+        return True
 
     def _deliver(self, origin: Origin, messages: list[Incoming]) -> None:
         """Have messages delivered once they are due."""
         self._adding = origin
-        for plain, group in itertools.groupby(messages, lambda each: each.is_plain):
+        for plain, group in itertools.groupby(messages, lambda each: each.is_plain and not self._ordered):
             if plain:
                 those = list(group)
                 self._in_flight.add(origin, [each.offset for each in those], [each.data for each in those])
@@ -266,6 +293,16 @@ class KafkaMember(EventSource):
                     ledger.hand(_tokens(held, records))
 
     # -- settling ---------------------------------------------------------
+
+    def _take_back(self, released: Sequence[Any]) -> None:
+        """Hold no more what was not handed out of partitions that go to others; a frame comes again as a whole."""
+        for held, records in itertools.groupby(kernel.mark_records(released), attrgetter("marks")):
+            if (ledger := self._fetched.ledgers.get(held.origin)) is not None:
+                with self._fetched.changed:
+                    ledger.take_back(_tokens(held, records))
+            held.void = not held.single
+            if held.void or not held.remaining:
+                self._in_flight.held.pop(held, None)
 
     def _settle(self, *, wait: bool = False) -> None:
         """Say what became of messages. What is to be written of some first goes out meanwhile, and they are settled once it is there; with ``wait`` it is."""
@@ -289,9 +326,6 @@ class KafkaMember(EventSource):
             for part in in_flight.unacked[:count]:
                 self._finish(part)
             del in_flight.unacked[:count]
-        following, self._following = self._following, []
-        for origin, message in following:
-            self._deliver(origin, [message])
 
     def _write(self, parts: Sequence[Unacked]) -> None:
         """Begin to write what comes again, and dead letters."""
@@ -304,7 +338,7 @@ class KafkaMember(EventSource):
                 continue
             if part.delay_ms is None:
                 dead += self._driver.writer.dead(part, self._policy.request.topic)
-            elif self._keys is None:
+            elif not self._ordered:
                 again += self._driver.writer.again(part, now_ms)
         op = Operation(POLL, self._driver.name, POLL_TIMEOUT)
         letters = self._policy.request.dead_letter_topic
@@ -325,37 +359,23 @@ class KafkaMember(EventSource):
     def _finish(self, part: Unacked) -> None:
         """Settle a part of which nothing is to be written any more."""
         origin: Origin = part.held.origin  # type: ignore[assignment]
-        if self._keys is not None and part.delay_ms is not None and part.frame is not None:
-            self._hold_back(origin, part)
+        if self._ordered and part.delay_ms is not None:  # it cannot be read yet
+            if origin in self._fetched.ledgers:
+                due = time.time() + part.delay_ms / 1000
+                again = (part.tokens[0], None, part.frame or b"", None, part.deliveries + 1, part.history, due)
+                self._deliver(origin, [Incoming(*again)])
+            return
         if part.done:
             self._done(origin, part.tokens)
         if part.delay_ms is None and part.events:
             self._end(origin, "dropped" if part.frame is None else "dead_lettered", part.events)
 
-    def _hold_back(self, origin: Origin, part: Unacked) -> None:
-        """Have a part come again from memory."""
-        assert part.frame is not None
-        assert part.delay_ms is not None
-        token, *_ = part.tokens
-        if (ledger := self._fetched.ledgers.get(origin)) is not None:
-            with self._fetched.changed:
-                ledger.handed.discard(token)
-                ledger.counts[token] = part.deliveries
-                ledger.changed = True
-        self._twice[origin, token] = self._twice.get((origin, token), 1) + 1
-        message = Incoming(token, None, part.frame, deliveries=part.deliveries + 1, past=part.history)
-        heappush(self._later, _Later(time.time() + part.delay_ms / 1000, next(_numbers), origin, message))
-
     def _done(self, origin: Origin, tokens: Sequence[int]) -> None:
         """Note messages of which nothing is left."""
-        if self._twice:
-            tokens = [each for each in tokens if self._last(origin, each)]
         ledger = self._fetched.ledgers.get(origin)
         if ledger is None:  # the partition is another's
             return
         self._fetched.open[origin] = self._fetched.open.get(origin, 0) - len(tokens)
-        if self._keys is not None:
-            self._following += [(origin, each) for each in self._keys.leave(origin, tokens)]
         with self._fetched.changed:
             ledger.settle(tokens)
 
@@ -365,20 +385,16 @@ class KafkaMember(EventSource):
             with self._fetched.changed:
                 ledger.end(how, events)
 
-    def _last(self, origin: Origin, token: int) -> bool:
-        remaining = self._twice.pop((origin, token), 1) - 1
-        if remaining:
-            self._twice[origin, token] = remaining
-        return not remaining
-
     def _leave_partitions(self) -> None:
         """Let go of what was not handed out of partitions that go to others."""
-        if not self._fetched.going:
-            return
         with self._fetched.changed:
+            if self._ordered:  # before the loss of a partition that is behind a later commit
+                self.valid_until = self._fetched.told = self._fetched.valid_until
             going = list(self._fetched.going)
-            self._fetched.new = deque(run for run in self._fetched.new if run[0] not in self._fetched.going)
+            if going:
+                self._fetched.new = deque(run for run in self._fetched.new if run[0] not in self._fetched.going)
         for origin in going:
+            self.revision += origin not in self._revoked
             remaining = self._let_go(origin) or any(part.held.origin == origin for part in self._in_flight.unacked)
             self._revoked.add(origin)
             if not remaining or time.monotonic() >= self._fetched.going[origin]:
@@ -390,8 +406,6 @@ class KafkaMember(EventSource):
 
     def _let_go(self, origin: Origin) -> bool:
         """Let go of what was not handed out of a partition; returns whether anything handed out is left."""
-        if self._keys is not None:
-            self._keys.forget(origin)
         self._later = [each for each in self._later if each.origin != origin]
         heapify(self._later)
         return self._in_flight.leave(origin)
@@ -400,7 +414,7 @@ class KafkaMember(EventSource):
         """Have what is left of a partition be settled by nobody here."""
         self._in_flight.lose(origin, set(self._in_flight.tokens(origin)))
         self._fetched.open.pop(origin, None)
-        self._twice = {position: count for position, count in self._twice.items() if position[0] != origin}
+        self.revision += 1
         for part in self._in_flight.unacked:
             if part.held.origin == origin:
                 part.held.origin = None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, Message
 
@@ -91,7 +90,7 @@ class Incoming(NamedTuple):
 
     Attributes:
         offset: of it.
-        key: by which events are ordered.
+        key: of its event, if that has none itself; only in a group with an order.
         data: its body.
         headers: names in lower case; ``None``: nothing matters but the body.
         deliveries: this one included.
@@ -116,7 +115,8 @@ class Incoming(NamedTuple):
         """Put it into a in_flight."""
         headers = self.headers or {}
         topic = headers.get(_TOPIC)
-        in_flight.add_message(origin, self.offset, self.data, headers, self.deliveries, self.past, topic)
+        key = _text(self.key) if self.key else None
+        in_flight.add_message(origin, self.offset, self.data, headers, self.deliveries, self.past, topic, key)
 
 
 class Run(NamedTuple):
@@ -126,7 +126,7 @@ class Run(NamedTuple):
         partition: of them; -1: an error concerns more than one.
         plain: whether nothing matters but the data.
         offsets: of them.
-        messages: `Incoming`; plain ones: their data.
+        messages: `Incoming`; plain ones: their data, in a group with an order (data, key).
         error: that came instead.
         start: offset at which the log began when they were fetched.
     """
@@ -154,7 +154,7 @@ class Run(NamedTuple):
 
 
 def runs(messages: Sequence[Any], ordered: bool) -> Iterator[Run]:
-    """Read messages of confluent-kafka; ``ordered``: keys matter."""
+    """Read messages of confluent-kafka; ``ordered``: their keys, too."""
     partition: Any
     for partition, run in itertools.groupby(messages, Message.partition):
         those = list(run)
@@ -165,9 +165,12 @@ def runs(messages: Sequence[Any], ordered: bool) -> Iterator[Run]:
             continue
         headers: list[Any] = list(map(Message.headers, those))
         plain = headers.count(headers[0]) == len(headers) and _is_plain(headers[0])
+        keys: list[Any] = list(map(Message.key, those)) if ordered else [None] * len(those)
+        values: list[Any] = (
+            [data or b"" for data in map(Message.value, those)] if plain else list(map(_read, those, keys))
+        )
         if plain and ordered:
-            plain = all(key is None for key in map(Message.key, those))
-        values: list[Any] = [data or b"" for data in map(Message.value, those)] if plain else list(map(_read, those))
+            values = list(zip(values, keys, strict=True))
         yield Run(partition, plain, list(map(Message.offset, those)), values)  # type: ignore[arg-type]
 
 
@@ -178,8 +181,8 @@ def _is_plain(headers: Headers | None) -> bool:
     return not more and name.lower() == "content-type" and (value or b"").startswith(_STRUCTURED)
 
 
-def _read(message: Any) -> Incoming:
-    offset, key, data, headers = message.offset(), message.key(), message.value() or b"", message.headers()
+def _read(message: Any, key: bytes | None) -> Incoming:
+    offset, data, headers = message.offset(), message.value() or b"", message.headers()
     if _is_plain(headers):
         return Incoming(offset, key, data)
     fields = {name.lower(): (value or b"").decode(errors="replace") for name, value in headers}
@@ -188,45 +191,7 @@ def _read(message: Any) -> Incoming:
     return Incoming(offset, key, data, fields, deliveries + 1, past, due if due > time.time() else 0.0)
 
 
-_Key: TypeAlias = "tuple[Hashable, bytes]"
-
-
-class Keys:
-    """Keys of which an event is held: later events of a key wait until it is settled. A frame has none, since its events have many."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[_Key, deque[Incoming]] = {}
-        self._key_of: dict[tuple[Hashable, int], _Key] = {}
-
-    def enter(self, origin: Hashable, message: Incoming) -> bool:
-        """Return whether a message may be delivered; else it waits."""
-        if message.key is None:
-            return True
-        key = origin, message.key
-        if key in self._waiting:
-            self._waiting[key].append(message)
-            return False
-        self._waiting[key] = deque()
-        self._key_of[origin, message.offset] = key
-        return True
-
-    def leave(self, origin: Hashable, offsets: Sequence[int]) -> Iterator[Incoming]:
-        """Yield the messages that were waiting for these, and may be delivered now."""
-        for offset in offsets:
-            key = self._key_of.pop((origin, offset), None)
-            if key is None:
-                continue
-            if waiting := self._waiting[key]:
-                following = waiting.popleft()
-                self._key_of[origin, following.offset] = key
-                yield following
-            else:
-                del self._waiting[key]
-
-    def forget(self, origin: Hashable) -> int:
-        """Forget the keys of a partition; returns how many messages were waiting."""
-        gone = [key for key in self._waiting if key[0] == origin]
-        count = sum(len(self._waiting.pop(key)) for key in gone)
-        for position in [position for position in self._key_of if position[0] == origin]:
-            del self._key_of[position]
-        return count
+def _text(key: bytes) -> str:
+    """Return the key of a message of others as one of an event, which is printable text."""
+    text = key.decode(errors="replace")
+    return text if text.isprintable() and "\ufffd" not in text else key.hex()

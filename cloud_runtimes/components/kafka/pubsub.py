@@ -25,7 +25,6 @@ _INSTEAD: Final = MappingProxyType(
     {
         spi.ACK_WAIT: "session_timeout of the component's table says when a member that died is noticed",
         spi.DELAY: _DELAY,
-        spi.RETRY_DELAY: 'with retry = "topic" events come again with a delay',
     }
 )
 _SHARED: Final = frozenset({spi.LAG, spi.START, spi.START_TIME})
@@ -44,8 +43,6 @@ _SHARE_INSTEAD: Final = MappingProxyType(
 class KafkaPubSub(PubSubDriver):
     """Pub/sub driver; all names of one component share the same topics."""
 
-    keeps_order = True
-
     def __init__(self, component: KafkaComponent, name: str) -> None:
         self._component = component
         self.name = name
@@ -57,7 +54,7 @@ class KafkaPubSub(PubSubDriver):
         elif settings.layout == "event":  # a frame has events of many keys
             self.features |= {spi.KEY_ORDER}
         if settings.retry == "in_order":
-            self.features -= {spi.RETRY_DELAY}
+            self.default_order = "key"
         self.writer = Writer(settings)
         self.limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024, retries=True)
         self.max_event_bytes = 64 * 1024 * 1024

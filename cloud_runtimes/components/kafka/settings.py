@@ -80,7 +80,7 @@ class KafkaSettings:
         layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both.
         content_mode: of a message in the layout ``"event"``: ``"structured"``: JSON with all attributes; ``"binary"``: the payload alone, and the attributes in headers. Consumers read both.
         group_type: what a group is. ``"consumer"``: a consumer group, of at most as many members as the topic has partitions. ``"share"``: a share group, whose members share a partition's messages one by one, in no order; it needs Kafka 4.2 and ``confluent-kafka`` 2.16, which calls it a preview and not for production.
-        retry: where an event waits that failed. ``"topic"``: in the topic ``<topic>.<group>.retry``, while others go on. ``"in_order"``: in the memory of its member, which hands out no later event of the same key until it is settled.
+        retry: where an event waits that failed. ``"topic"``: in the topic ``<topic>.<group>.retry``, while others go on. ``"in_order"``: in the memory of its member, which hands out no later event of the same key until it is settled: all subscriptions have ``order="key"``.
         session_timeout: seconds after which the partitions of a member that died go to others.
         handover: seconds that a member may still take to settle what it holds of a partition that goes to another.
         instance: name of this process for static membership: a restart within ``session_timeout`` moves no partition. Each process of a group needs another.

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2s
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import confluent_kafka.admin
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -20,6 +20,8 @@ from .librdkafka import MISSING, OLD, client, keep, map_error, without_shares
 from .settings import KafkaSettings
 
 T = TypeVar("T")
+Note: TypeAlias = Callable[[bool], str]
+"""Gets whether a group has the order of keys; returns what is noted with its new positions."""
 _admin: Final[Any] = confluent_kafka.admin  # its types are incomplete
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,240}")
 _LONGEST: Final = 200
@@ -155,7 +157,7 @@ class Topics:
 
     # -- groups -----------------------------------------------------------
 
-    def begin(self, op: Operation, consumer: Consumer, topic: str, begins: int | None) -> None:
+    def begin(self, op: Operation, consumer: Consumer, topic: str, begins: int | None, note: Note) -> None:
         """Give a group that has no position in a topic one, so that it misses nothing from now on. ``begins``: see `begins_at`.
 
         A partition that is added later is read from its beginning.
@@ -163,7 +165,7 @@ class Topics:
         end = time.monotonic() + min(_remaining(op), _NEWS)
         while True:
             try:
-                return self._begin(op, consumer, topic, begins)
+                return self._begin(op, consumer, topic, begins, note)
             except KafkaException as error:
                 code = error.args[0].code()
                 if code in _BEGUN:
@@ -173,13 +175,14 @@ class Topics:
                     raise map_error(self.where, error.args[0], topic) from error
             time.sleep(0.05)
 
-    def _begin(self, op: Operation, consumer: Consumer, topic: str, begins: int | None) -> None:
+    def _begin(self, op: Operation, consumer: Consumer, topic: str, begins: int | None, note: Note) -> None:
         metadata = consumer.list_topics(topic, timeout=_remaining(op)).topics[topic]
         if metadata.error is not None:
             raise KafkaException(metadata.error)
-        missing = uncommitted(
-            committed(consumer, [TopicPartition(topic, each) for each in metadata.partitions], _remaining(op))
-        )
+        wanted = [TopicPartition(topic, each) for each in metadata.partitions]
+        positions = committed(consumer, wanted, _remaining(op))
+        text = note(any(Ledger(0, each.metadata).ordered for each in positions))
+        missing = uncommitted(positions)
         if not missing:
             return
         spec = _admin.OffsetSpec
@@ -188,7 +191,7 @@ class Topics:
             # asked second, so that nothing comes between; where no message is so late, none is found
             starts = self._offsets(op, missing, spec.for_timestamp(begins))
             offsets |= {partition: offset for partition, offset in starts.items() if offset >= 0}
-        there = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+        there = [TopicPartition(topic, partition, offset, text) for partition, offset in offsets.items()]
         consumer.commit(offsets=there, asynchronous=False)
 
     def share_group(self, op: Operation, name: str) -> dict[str, str]:

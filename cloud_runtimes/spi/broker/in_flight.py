@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
 from time import time_ns
@@ -12,7 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from ..._core.logs import repeated
 from ..._native import events as kernel
-from ..events import cause_of
+from ...errors import CloudRuntimesError
+from ..events import cause_of, changed
 from ..pubsub import Cause, Deliveries, Settled, Settlement, Settlements
 from .policy import NO_HISTORY, DeliveryHistory, DeliveryPolicy
 from .reading import LaterVersionError, is_frame, pack_payload, read_message, text_of
@@ -159,6 +161,7 @@ class InFlight:
         deliveries: int = 1,
         history: DeliveryHistory = NO_HISTORY,
         topic: Any = None,
+        key: str | None = None,
     ) -> int:
         """Take in one message; return how many events it has.
 
@@ -169,6 +172,7 @@ class InFlight:
             deliveries: this one included.
             history: of its events.
             topic: it was first published to; ``None``: where it is.
+            key: of an event alone that has none.
         """
         topic = self.topic if topic is None else text_of(topic, self.topic)
         id = self._id_of(token)
@@ -178,6 +182,9 @@ class InFlight:
         except LaterVersionError as error:
             cause = cause_of("undecodable", error)
             body = pack_payload(data, None, topic, id)
+        if key is not None and body is not data and (record := kernel.Frame(body)[0]).key is None:
+            with suppress(CloudRuntimesError):  # its other attributes may be none that ours have
+                body = kernel.build_frame(record.source, record.type, topic, (changed(record, key=key),))
         unread = None if cause is None else data
         held = Held(origin, kernel.Frame(body), (token,), body is not data, deliveries, history, unread)
         return self._hold(held, cause)
@@ -364,6 +371,7 @@ class InFlight:
                     held.settle(index)
                     held.holes = True
             if not held.remaining:
+                held.void = True
                 del self.held[held]
 
     def leave(self, origin: Hashable) -> bool:
@@ -371,6 +379,7 @@ class InFlight:
         self._ready = deque(held for held in self._ready if held.origin != origin)
         has_delivered = False
         for held in [held for held in self.held if held.origin == origin]:
+            held.leaving = True
             if held.next == held.length:
                 has_delivered = True
                 continue
