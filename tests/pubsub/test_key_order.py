@@ -17,7 +17,7 @@ from tests.support.harnesses.kafka import KafkaHome
 from tests.support.harnesses.nats import NatsHome
 from tests.support.harnesses.postgres import PostgresHome
 from tests.support.harnesses.redis import RedisHome
-from tests.support.key_order import Members, check
+from tests.support.key_order import SESSION, Members, check
 from tests.support.members import join
 
 pytestmark = pytest.mark.process
@@ -30,7 +30,7 @@ def _postgres(request: pytest.FixtureRequest) -> tuple[dict[str, Any], Callable[
 
 def _kafka(request: pytest.FixtureRequest) -> tuple[dict[str, Any], Callable[[], None]]:
     harness = KafkaHome(request.getfixturevalue("kafka_servers"))
-    table = harness.table("bus", partitions=8, session_timeout=6)
+    table = harness.table("bus", partitions=8, session_timeout=SESSION)
     return {"pubsub": {"bus": table}}, harness.close
 
 
@@ -70,10 +70,10 @@ def test_members_die_and_stop(
     chance = random.Random(seed)
     path = tmp_path / "handled"
     options: dict[str, Any] = {"workers": workers, "start": "earliest"}
-    harm = ["kill", "leave"]
-    if "pubsub" not in config:  # on Kafka a member that stood still has no lease that it could look at
+    standstill = SESSION + 2
+    if "pubsub" not in config:  # Kafka has a session of its own
         options["ack_wait"] = 1.5
-        harm.insert(1, "stop")
+        standstill = 2.5
     members = Members(config, options, path)
     begun = time.monotonic()
     try:
@@ -85,9 +85,9 @@ def test_members_die_and_stop(
                     for number in range(turn * events // turns, (turn + 1) * events // turns):
                         for key in range(keys):
                             publisher.send([key, number], key=f"key {key}")
-                    what = harm[turn % len(harm)]
+                    what = ("kill", "stop", "leave")[turn % 3]
                     time.sleep(chance.uniform(0, 0.3))
-                    {"kill": members.kill, "stop": lambda: members.stop(2.5), "leave": members.leave}[what]()
+                    {"kill": members.kill, "stop": lambda: members.stop(standstill), "leave": members.leave}[what]()
                     members.join()
                     time.sleep(chance.uniform(0, 0.3))
                     members.wake()
