@@ -8,6 +8,7 @@ cdef enum:
     TIME_OF = 4
     LENGTH = 5
     BINARY_LENGTH = 6
+    PART_OF = 7
     TEMPLATE_MAX = 32
 
 cdef dict FIELDS = {"json": JSON, "id": ID, "key": KEY_OF, "time": TIME_OF}
@@ -19,6 +20,8 @@ cdef struct Piece:
     int first               # of a length: which pieces it is of
     int last
     int width               # of a binary one, bytes
+    uint32_t parts          # of the number of a part: how many there are
+    char[10] digits         # and the number
 
 
 cdef void take_part(part, Piece* piece) except *:
@@ -29,23 +32,32 @@ cdef void take_part(part, Piece* piece) except *:
         piece.kind = LENGTH
         piece.first = part.start
         piece.last = part.stop
+    elif isinstance(part, tuple) and part[0] == "key":
+        piece.kind = PART_OF
+        piece.parts = part[1]
     elif isinstance(part, tuple):
         piece.kind = BINARY_LENGTH
         piece.first = part[0].start
         piece.last = part[0].stop
-        piece.width = part[1]
+        piece.width = piece.text.size = part[1]
     else:
         piece.kind = FIELDS[part]
 
 
+cdef int decimal(Py_ssize_t number, char* end) noexcept:
+    # The digits before an end; returns how many there are.
+    cdef int count = 0
+    while not count or number:
+        count += 1
+        end[-count] = <char>(0x30 + number % 10)
+        number //= 10
+    return count
+
+
 cdef int write_decimal(Writer* out, Py_ssize_t number) except -1:
     cdef char[20] digits
-    cdef int at = 20
-    while at == 20 or number:
-        at -= 1
-        digits[at] = <char>(0x30 + number % 10)
-        number //= 10
-    return write_bytes(out, digits + at, 20 - at)
+    cdef int count = decimal(number, digits + 20)
+    return write_bytes(out, digits + 20 - count, count)
 
 
 cdef int write_binary(Writer* out, Py_ssize_t number, int width) except -1:
@@ -90,6 +102,11 @@ cdef bytes render_frame(Frame frame, list template):
                     piece.text.size = 0
                     if parts.flags & KEY:
                         piece.text = parts.texts[AT_KEY]
+                elif piece.kind == PART_OF:
+                    piece.text.size = 0
+                    if parts.flags & KEY:
+                        piece.text.size = decimal(fnv1a(parts.texts[AT_KEY]) % piece.parts, piece.digits + 10)
+                        piece.text.data = <uint8_t*>piece.digits + 10 - piece.text.size
                 elif piece.kind == TIME_OF:
                     if parts.flags & TIME_TEXT:
                         piece.text = parts.texts[AT_TIME]
@@ -98,7 +115,7 @@ cdef bytes render_frame(Frame frame, list template):
                         piece.text.data = time_room
             for number in range(count):
                 piece = &pieces[number]
-                if piece.kind >= LENGTH:
+                if LENGTH <= piece.kind <= BINARY_LENGTH:
                     total = 0
                     for inner in range(piece.first, piece.last):
                         total += pieces[inner].text.size

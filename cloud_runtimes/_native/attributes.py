@@ -130,7 +130,7 @@ def parse_object(data: bytes, what: str, *, strings: bool = False) -> dict[str, 
     return result
 
 
-TemplatePart: TypeAlias = Union[bytes, str, range, "tuple[range, int]"]
+TemplatePart: TypeAlias = Union[bytes, str, range, "tuple[range, int]", "tuple[str, int]"]
 
 
 def check_template(template: Iterable[TemplatePart]) -> list[TemplatePart]:
@@ -142,6 +142,8 @@ def check_template(template: Iterable[TemplatePart]) -> list[TemplatePart]:
         if isinstance(part, bytes) or part in ("json", "id", "key", "time"):
             continue
         if isinstance(part, tuple):
+            if part[:1] == ("key",) and len(part) == 2 and part[1] in range(1, 2**31):
+                continue
             if len(part) != 2 or part[1] not in (1, 2, 4, 8):
                 raise ValueError(f"part {number} of the template: a binary length has 1, 2, 4 or 8 bytes")
             part = part[0]
@@ -149,6 +151,6 @@ def check_template(template: Iterable[TemplatePart]) -> list[TemplatePart]:
             raise ValueError(f"a template has bytes, ranges, 'json', 'id', 'key' and 'time', not {part!r}")
         if not 0 <= part.start <= part.stop <= len(parts):
             raise ValueError(f"part {number} of the template is the length of parts that are not there")
-        if any(isinstance(other, (range, tuple)) for other in parts[part.start : part.stop]):
+        if number in part or any(isinstance(other, range) for other in parts[part.start : part.stop]):
             raise ValueError(f"part {number} of the template is the length of a length")
     return parts

@@ -165,10 +165,15 @@ class Frame:
             pieces = [
                 part if isinstance(part, bytes) else values[part] if isinstance(part, str) else b"" for part in parts
             ]
+            for number, part in enumerate(parts):
+                if isinstance(part, tuple) and isinstance(part[0], range):
+                    pieces[number] = bytes(part[1])
+                elif isinstance(part, tuple) and layout.KEY in fields.texts:
+                    pieces[number] = b"%d" % (fnv1a(values["key"]) % part[1])
             for part, piece in zip(parts, pieces, strict=True):
                 if isinstance(part, range):
                     piece = b"%d" % sum(map(len, pieces[part.start : part.stop]))
-                elif isinstance(part, tuple):
+                elif isinstance(part, tuple) and isinstance(part[0], range):
                     size = sum(map(len, pieces[part[0].start : part[0].stop]))
                     if size >> 8 * part[1]:
                         raise OverflowError(f"a length of {size:,} bytes does not fit {part[1]} bytes")

@@ -151,12 +151,14 @@ class OutgoingBatch:
         With ``[b"PUB orders ", range(3, 4), b"\\r\\n", "json", b"\\r\\n"]`` each event is a message of NATS. The kernel renders a frame in one call.
 
         Args:
-            template: at most 32 parts. Bytes stand as they are; ``"json"`` is the event as structured JSON, ``"id"`` its id, ``"key"`` its key, empty without one, ``"time"`` its time. A range is the decimal length of those parts together; a pair of a range and 1, 2, 4 or 8 is that length in so many bytes, big-endian.
+            template: at most 32 parts. Bytes stand as they are; ``"json"`` is the event as structured JSON, ``"id"`` its id, ``"key"`` its key, empty without one, ``"time"`` its time. A range is the decimal length of those parts together; a pair of a range and 1, 2, 4 or 8 is that length in so many bytes, big-endian. A pair of ``"key"`` and a number of parts is the number of the part of the key, as a text, empty without a key.
         """
         return b"".join([kernel.Frame(frame).render(template) for frame in self.frames])
 
 
-Template: TypeAlias = Sequence[bytes | Literal["json", "id", "key", "time"] | range | tuple[range, int]]
+Template: TypeAlias = Sequence[
+    bytes | Literal["json", "id", "key", "time"] | range | tuple[range, int] | tuple[Literal["key"], int]
+]
 """See `OutgoingBatch.render`."""
 Failures: TypeAlias = Mapping[int, CloudRuntimesError]
 """Place of an event in its batch → why this event failed and others did not."""

@@ -80,6 +80,9 @@ def test_a_template() -> None:
     assert result.render([b"<", "key", b">"]) == b"<a><>"
     assert result.render(["time", b"|"]) == b"".join(b"%b|" % each.time_text.encode() for each in result)
     assert result.render([]) == b""
+    part = next(number for number, places in enumerate(result.partition(7)) if 0 in places)
+    assert result.render([(range(1, 2), 1), ("key", 7), b"|"]) == b"\x01%d|\0|" % part
+    assert result.render([(range(1, 4), 2), (range(2, 3), 1), ("key", 7), b"|"]) == b"\0\3\1%d|\0\2\0|" % part
     sizes = [(range(5), size) for size in (1, 2, 4, 8)]
     with pytest.raises(OverflowError, match="302 bytes does not fit 1 bytes"):
         result.render([bytes(300), b"<", "key", b"", b"", sizes[0]])
@@ -94,7 +97,22 @@ def test_a_template() -> None:
 @given(
     st.lists(KEYS, max_size=5),
     st.lists(
-        st.sampled_from([b"", b"xy", "json", "id", "key", "time", range(1), (range(1), 1), (range(1), 8)]), max_size=12
+        st.sampled_from(
+            [
+                b"",
+                b"xy",
+                "json",
+                "id",
+                "key",
+                "time",
+                ("key", 5),
+                ("key", 2**31 - 1),
+                range(1),
+                (range(1), 1),
+                (range(1), 8),
+            ]
+        ),
+        max_size=12,
     ),
 )
 def test_a_template_is_the_same_in_both_cores(keys: list[Any], tail: list[Any]) -> None:
@@ -113,6 +131,8 @@ def test_what_is_no_template(subtests: pytest.Subtests) -> None:
         ([b"", (range(1), 3)], "part 1 of the template: a binary length has 1, 2, 4 or 8 bytes"),
         ([(range(1), 2)], "part 0 of the template is the length of a length"),
         ([b"", (1, 2)], "not 1"),
+        ([("key", 0)], "1, 2, 4 or 8"),
+        ([("id", 2)], "not 'id'"),
     ):
         with subtests.test(template=template, message=message), pytest.raises(ValueError, match=message):
             kernel.Frame(frame("a")).render(template)
