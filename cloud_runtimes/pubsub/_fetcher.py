@@ -362,6 +362,8 @@ class Fetcher:
             try:
                 deliveries = await self._poll(want, timeout)
             except Exception as error:
+                if self._order is not None:  # some sources lose what they hold with their connection
+                    self._follow(self._order)
                 pause = self.health.failed(error)
                 if pause is None:
                     self._end(self.health.problem)
