@@ -36,6 +36,7 @@ class Held(kernel.Marks):
         at: when they were delivered, microseconds since 1970 UTC.
         next: the first index that was not delivered.
         holes: whether some undelivered events have gone to another member.
+        released: the indexes that nobody has, and that come again in their old place; see `InFlight.stays`.
         unread: the message, if it cannot be read; its frame is then the content of its dead letter.
     """
 
@@ -60,6 +61,7 @@ class Held(kernel.Marks):
         self.at = 0
         self.next = 0
         self.holes = False
+        self.released: set[int] = set()
         self.unread = unread
 
     def select(self, indexes: Sequence[int]) -> bytes:
@@ -120,6 +122,7 @@ class InFlight:
         unacked: what was not acknowledged; see `take_unacked`.
         expired: how many events were; the driver counts them.
         dropped: how many events were, as their handler wanted; the driver may count them.
+        stays: whether what is given back (`Settlement.RELEASE`) comes again by itself in its old place, as with an order.
     """
 
     def __init__(self, policy: DeliveryPolicy, id_of: Callable[[Any], str] = token_text, prefix: str = "ce-") -> None:
@@ -132,6 +135,7 @@ class InFlight:
         self.done: dict[Hashable, list[Any]] = {}
         self.unacked: list[Unacked] = []
         self.expired = self.dropped = 0
+        self.stays = False
 
     # -- what came --------------------------------------------------------
 
@@ -238,7 +242,12 @@ class InFlight:
 
     def settle(self, settled: Sequence[Settled]) -> None:
         """Note what a member says of deliveries."""
-        for tokens, settlement, delay, cause in Settlements(settled).groups:
+        answers = Settlements(settled)
+        if self.stays:
+            released, answers = answers.split(Settlement.RELEASE)
+            for record in released:
+                record.marks.released.add(record.position)
+        for tokens, settlement, delay, cause in answers.groups:
             marked = kernel.mark_records(tokens)
             if settlement is Settlement.ACK:
                 self._acknowledge(marked)
@@ -354,12 +363,25 @@ class InFlight:
                 held.settle(index)
             self._part(held, indexes, held.select(indexes), 0, deliveries, held.history)
 
-    def forget(self) -> None:
-        """Hold nothing: what was held is delivered again, and settlements of it are void."""
+    def forget(self, origin: Hashable = None) -> None:
+        """Hold nothing, or nothing of an origin: what was held is delivered again, and settlements of it are void."""
+        for held in list(self.held):
+            if origin is None or held.origin == origin:
+                held.void = True
+                del self.held[held]
+        self._ready = deque(held for held in self._ready if not held.void)
+
+    def withhold(self, origin: Hashable) -> None:
+        """Deliver nothing more of an origin, and have the service give back what nobody has taken."""
         for held in self.held:
-            held.void = True
-        self.held.clear()
-        self._ready.clear()
+            if held.origin == origin:
+                held.leaving = True
+                held.released.update(held.open(held.next, held.length))
+        self._ready = deque(held for held in self._ready if held.origin != origin)
+
+    def is_drained(self, origin: Hashable) -> bool:
+        """Return whether nobody has anything of an origin that is not settled."""
+        return all(held.remaining <= len(held.released) for held in self.held if held.origin == origin)
 
     def lose(self, origin: Hashable, tokens: set[Any]) -> None:
         """Let go of messages that have gone to another member; settlements of them are void."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from math import inf
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -117,7 +117,7 @@ class Progress(NamedTuple):
 
 
 class _Slice(Held):
-    """What of a message, or of many, belongs to one part, which is the origin: from its ``first`` index to its ``last`` one, which are at the positions ``begin`` and ``end``. The indexes that are ``released`` are not handed out any more."""
+    """What of a message, or of many, belongs to one part, which is the origin: from its ``first`` index to its ``last`` one, which are at the positions ``begin`` and ``end``."""
 
     def __init__(self, part: int, whole: Held, indexes: Sequence[int], tries: int, begin: int, end: int) -> None:
         bits = (1 << whole.length) - 1
@@ -128,7 +128,6 @@ class _Slice(Held):
         self.holes = True
         self.first, self.last = indexes[0], indexes[-1]
         self.begin, self.end = begin, end
-        self.released: set[int] = set()
         self.lanes: dict[int, Lane] | None = None
 
 
@@ -175,6 +174,7 @@ class OrderedInFlight(InFlight):
         prefix: str = "ce-",
     ) -> None:
         super().__init__(policy, id_of, prefix)
+        self.stays = True
         self._position_of = position_of
         self.parts = parts
         self.revision = 0
@@ -214,7 +214,7 @@ class OrderedInFlight(InFlight):
         self._ready = deque(held for held in self._ready if not held.void)
         self.unacked = [each for each in self.unacked if not each.held.void]
 
-    def forget(self) -> None:
+    def forget(self, origin: Hashable = None) -> None:
         self.lost(list(self._owned))
 
     def release(self, which: Callable[[Held], bool] = lambda held: True) -> None:
@@ -222,20 +222,12 @@ class OrderedInFlight(InFlight):
 
     def _let_go(self, part: int) -> None:
         """Hand out nothing more of a part, which can be given once all that was handed out is settled."""
-        its = self._owned[part]
-        its.leaving = True
-        for held in its.slices:
-            held.leaving = True
-            held.released.update(held.open(held.next, held.length))
-        self._ready = deque(held for held in self._ready if held.origin != part)
+        self._owned[part].leaving = True
+        self.withhold(part)
 
     def drained(self) -> list[int]:
         """Return the leaving parts of which nothing is handed out."""
-        return [
-            part
-            for part, its in self._owned.items()
-            if its.leaving and all(held.remaining <= len(held.released) for held in its.slices)
-        ]
+        return [part for part, its in self._owned.items() if its.leaving and self.is_drained(part)]
 
     # -- reading ----------------------------------------------------------
 
@@ -340,10 +332,8 @@ class OrderedInFlight(InFlight):
     # -- settling ---------------------------------------------------------
 
     def settle(self, settled: Sequence[Settled]) -> None:
-        released, answers = Settlements(settled).split(Settlement.RELEASE)
-        for record in released:
-            record.marks.released.add(record.position)
-        for tokens, *_ in answers.groups:
+        answers = Settlements(settled)
+        for tokens, *_ in answers.split(Settlement.RELEASE)[1].groups:
             self._dirty.update(record.marks.origin for record in tokens)
         super().settle(answers)
 
