@@ -229,19 +229,16 @@ def test_the_prefetch_follows_what_messages_hold(home: RabbitHome, api: Api) -> 
 
 
 def test_acknowledgements_are_those_of_their_messages() -> None:
-    bare_member: Any = object.__new__(member.RabbitmqMember)
-    bare_member._low, bare_member._beyond, bare_member._out = 0, set(), []
+    acknowledgements = member.Acknowledgements(2)
 
     def sent(tags: list[int]) -> list[tuple[int, int]]:
-        bare_member._out.clear()
-        bare_member._acknowledge(tags)
-        return [(int.from_bytes(each[11:19], "big"), each[19]) for each in bare_member._out]
+        return [(int.from_bytes(each[11:19], "big"), each[19]) for each in acknowledgements.take(tags)]
 
     assert sent([1, 2, 3]) == [(3, 1)]
-    assert sent([6, 5]) == [(6, 0), (5, 0)]
+    assert sent([6, 5]) == [(5, 0), (6, 0)]
     assert sent([4]) == [(4, 1)]
     assert sent([8, 7, 10]) == [(8, 1), (10, 0)]
-    assert bare_member._beyond == {10}
+    assert acknowledgements._beyond == {10}
 
 
 # -- the home -----------------------------------------------------------------

@@ -51,6 +51,7 @@ class RabbitmqMember(SocketMember):
         self._replay = replay
         self._topology = driver.topology
         self._reader = Reader(self.in_flight)
+        self._acks: dict[Any, Acknowledgements] = {}
         request = rules.request
         self._queue = self._topology.queue(request.topic, request.group)
         self._connection: Connection | None = None
@@ -60,8 +61,6 @@ class RabbitmqMember(SocketMember):
         self._consumers = 0  # so far
         self._per_message = 100.0 if component.settings.layout == "frame" else 1.0  # events of the last ones
         self._heard = 0.0  # when the last message came, or the consumer began
-        self._low = 0  # up to here all tags are acknowledged
-        self._beyond: set[int] = set()  # and these
 
     # -- the source -------------------------------------------------------
 
@@ -98,9 +97,7 @@ class RabbitmqMember(SocketMember):
     def _leave(self) -> None:
         if self._connection is None:
             return  # what was held has gone to others with the connection
-        self._cancel()
-        self._read()
-        self.in_flight.release()
+        self._give_back()
         self._settle()
         self._out.append(CLOSE)
         self._flush()
@@ -109,6 +106,12 @@ class RabbitmqMember(SocketMember):
             if not self._connection.wait(end):
                 raise TimeoutError
             self._connection.receive()
+
+    def _give_back(self) -> None:
+        """Have what is held come again, at once and uncounted."""
+        self._cancel()
+        self._read()
+        self.in_flight.release()
 
     @property
     def _where(self) -> str:
@@ -126,8 +129,8 @@ class RabbitmqMember(SocketMember):
         name = f"{request.topic} of {request.group}"
         # a server gives up a client that says nothing for two intervals
         self._connection = engine.open(self.operation(), name, self.policy.ack_wait_ms / 2000)
-        self._prefetch = self._low = 0
-        self._beyond.clear()
+        self._prefetch = 0
+        self._acks = {CALLS: Acknowledgements(CALLS)}
         self._out.clear()
 
     def _disconnect(self) -> None:
@@ -142,9 +145,12 @@ class RabbitmqMember(SocketMember):
 
     def _rejoin(self) -> None:
         """Make the group again, whose queue has gone."""
-        request = self.policy.request
         self._topology.forget()
-        self._run(self._topology.join(request.topic, request.group, request.dead_letter_topic))
+        self._run(self._topology.join(self.policy.request))
+
+    def _queue_of(self, channel: Any) -> str:
+        """Return the queue that has its messages on a channel."""
+        return self._queue
 
     def _flush(self) -> None:
         connection = self._connection
@@ -185,16 +191,20 @@ class RabbitmqMember(SocketMember):
         """Say what became of messages; what is to be published first has been, once this returns."""
         in_flight, early = self.in_flight, self._reader.early
         self._tell_gone()
-        done = [tag for tags in in_flight.done.values() for tag in tags]
+        done = {channel: list(tags) for channel, tags in in_flight.done.items()}
         if in_flight.unacked or early:
             self._run(self._publish())
-            done += [tag for part in in_flight.unacked if part.done for tag in part.tokens]
-            done += [each.tag for each in early]
+            for part in in_flight.unacked:
+                if part.done:
+                    done.setdefault(part.held.origin, []).extend(part.tokens)
+            for each in early:
+                done.setdefault(each.channel, []).append(each.tag)
             in_flight.unacked.clear()
             early.clear()
         in_flight.done.clear()
         # at once: a queue of RabbitMQ forgets acknowledgements beyond some 32 if the connection ends with them
-        self._acknowledge(done)
+        for channel, tags in done.items():
+            self._out += self._acks[channel].take(tags)
 
     def _tell_gone(self) -> None:
         """Say what comes no more, since RabbitMQ has nothing that counts it."""
@@ -212,48 +222,35 @@ class RabbitmqMember(SocketMember):
         steps: list[Publish] = []
         request = self.policy.request
 
-        def add(exchange: str, key: str, about: Properties, body: bytes) -> None:
-            steps.append(Publish(self._driver.message(exchange, key, about, body), 1, exchange))
+        def add(exchange: str, key: str, about: Properties, body: bytes, mandatory: bool = False) -> None:
+            steps.append(Publish(self._driver.message(exchange, key, about, body, mandatory=mandatory), 1, exchange))
 
         for part in self.in_flight.unacked:
             if part.frame is None:
                 continue
             if part.delay_ms is None:
                 exchange = self._topology.exchange(request.dead_letter_topic or "")
-                for about, body in self._driver.messages([part.frame], raw=False):
-                    add(exchange, "", _with(about, {TOPIC: request.topic}), body)
+                messages = self._driver.messages([part.frame], raw=False)
+                for (about, body), key in zip(messages, self._driver.keys([part.frame], len(messages)), strict=True):
+                    add(exchange, key, _with(about, {TOPIC: request.topic}), body)
                 continue
             exchange, rest = yield from self._topology.park(part.delay_ms)
             about = _with(FRAME, {PAST: write_history(part.deliveries, part.history)})
-            add(exchange, self._queue, waiting(about, rest), part.frame)
+            add(exchange, self._queue_of(part.held.origin), waiting(about, rest), part.frame, True)
         for each in self._reader.early:
             exchange, rest = yield from self._topology.park(each.delay_ms)
-            add(exchange, self._queue, waiting(each.properties, rest), each.body)
+            add(exchange, self._queue_of(each.channel), waiting(each.properties, rest), each.body, True)
         yield tuple(steps)
         for step in steps:
             problem = step.problem
             if isinstance(problem, ServerError) and problem.code == NOT_FOUND:
                 self._topology.forget()
-                yield from self._topology.join(request.topic, request.group, request.dead_letter_topic)
+                yield from self._topology.join(request)
                 raise UnavailableError(
                     f"rabbitmq {self._where}: {step.exchange} or its queue had gone, and was made again"
                 )
             if problem is not None:
                 raise problem
-
-    def _acknowledge(self, tags: Sequence[int]) -> None:
-        """Acknowledge messages, together where no other is between."""
-        beyond, low = self._beyond, self._low
-        beyond.update(tags)
-        while low + 1 in beyond:
-            low += 1
-            beyond.remove(low)
-        self._low = low
-        # up to one that is not acknowledged yet, since another is an error
-        together = max((tag for tag in tags if tag <= low), default=0)
-        if together:
-            self._out.append(method(CALLS, (60, 80), "qo", together, 1))
-        self._out += [method(CALLS, (60, 80), "qo", tag, 0) for tag in tags if tag > low]
 
     # -- reading ----------------------------------------------------------
 
@@ -285,10 +282,38 @@ class RabbitmqMember(SocketMember):
         """Take in what has come."""
         connection = self._connection
         assert connection is not None
-        if deliveries := connection.session.take():
+        if deliveries := connection.session.take().get(CALLS):
             self._heard = monotonic()
-            count = self._reader.take(deliveries)
+            count = self._reader.take(CALLS, deliveries)
             self._per_message = max(1.0, count / len(deliveries))
+
+
+class Acknowledgements:
+    """Which messages of a channel are acknowledged."""
+
+    def __init__(self, channel: int) -> None:
+        self._channel = channel
+        self._low = 0  # up to here all are
+        self._beyond: set[int] = set()  # and these
+
+    @property
+    def any(self) -> bool:
+        """Whether some are."""
+        return bool(self._low or self._beyond)
+
+    def take(self, tags: Sequence[int]) -> list[bytes]:
+        """Return what acknowledges messages: together where no other is between."""
+        beyond, low, channel = self._beyond, self._low, self._channel
+        beyond.update(tags)
+        while low + 1 in beyond:
+            low += 1
+            beyond.remove(low)
+        self._low = low
+        # up to one that is not acknowledged yet, since another is an error
+        together = max((tag for tag in tags if tag <= low), default=0)
+        out = [method(channel, (60, 80), "qo", together, 1)] if together else []
+        # in their order: a queue that forgets some of them forgets the last of a key
+        return out + [method(channel, (60, 80), "qo", tag, 0) for tag in sorted(tags) if tag > low]
 
 
 def _with(about: Properties, headers: dict[str, str]) -> Properties:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from ..._native import events as kernel
 from ...spi.broker.in_flight import InFlight
+from ...spi.broker.ordered import PARTS
 from ...spi.broker.reading import read_count
 from ...spi.broker.redelivery import as_messages, read_history
 from ...spi.events import to_binary
@@ -48,6 +49,7 @@ def id_of(tag: int) -> str:
 class _Early(NamedTuple):
     """A message that is not due: what it is published with again, and how long it waits yet."""
 
+    channel: int
     tag: int
     properties: Properties
     body: bytes
@@ -61,12 +63,14 @@ class Reader:
         early: messages that are not due.
     """
 
-    def __init__(self, in_flight: InFlight) -> None:
+    def __init__(self, in_flight: InFlight, most: int = 2**31) -> None:
+        """``most``: what RabbitMQ's count of deliveries is taken for at most."""
         self._in_flight = in_flight
+        self._most = most
         self.early: list[_Early] = []
 
-    def take(self, deliveries: Sequence[Delivered]) -> int:
-        """Take in messages; returns how many events they have."""
+    def take(self, channel: int, deliveries: Sequence[Delivered]) -> int:
+        """Take in messages of a channel; returns how many events they have."""
         count = 0
         tags: list[int] = []
         bodies: list[bytes] = []
@@ -76,25 +80,25 @@ class Reader:
                 bodies.append(body)
                 continue
             if tags:
-                count += self._in_flight.add(0, tags, bodies)
+                count += self._in_flight.add(channel, tags, bodies)
                 tags, bodies = [], []
-            count += self._take_one(tag, header, body)
+            count += self._take_one(channel, tag, header, body)
         if tags:
-            count += self._in_flight.add(0, tags, bodies)
+            count += self._in_flight.add(channel, tags, bodies)
         return count
 
-    def _take_one(self, tag: int, properties: bytes, data: bytes) -> int:
+    def _take_one(self, channel: int, tag: int, properties: bytes, data: bytes) -> int:
         about = read_properties(properties)
         headers = about.headers or {}
         if rest := read_count(headers.get(REST)):
-            self.early.append(_Early(tag, about._replace(headers=published(headers, REST)), data, rest))
+            self.early.append(_Early(channel, tag, about._replace(headers=published(headers, REST)), data, rest))
             return 0
         before, past = read_history(str(headers.get(PAST, "")))
-        deliveries = 1 + before + read_count(headers.get("x-delivery-count"))
+        deliveries = min(self._most, 1 + before + read_count(headers.get("x-delivery-count")))
         tag = Tag(tag)
         tag.id = about.message_id or ""
         attributes = _attributes(headers) | {"content-type": about.content_type or ""}
-        return self._in_flight.add_message(0, tag, data, attributes, deliveries, past, headers.get(TOPIC))
+        return self._in_flight.add_message(channel, tag, data, attributes, deliveries, past, headers.get(TOPIC))
 
 
 def published(headers: Mapping[str, Any], without: str = "") -> dict[str, Any] | None:
@@ -136,6 +140,14 @@ def as_binary(frames: Sequence[bytes]) -> list[tuple[Properties, bytes]]:
             kind = headers.pop("content-type", None)
             messages.append((Properties(kind, headers, 2, frame[index].id), data))
     return messages
+
+
+def routing_keys(frames: Iterable[bytes]) -> list[str]:
+    """Return the routing key of each event: the number of its key's part, empty without a key."""
+    keys: list[str] = []
+    for frame in map(kernel.Frame, frames):
+        keys += frame.render([("key", PARTS), b" "]).decode().split(" ")[:-1]
+    return keys
 
 
 def waiting(about: Properties, rest_ms: int) -> Properties:

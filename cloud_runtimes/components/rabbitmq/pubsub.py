@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, NotFoundError
 from ...spi import pubsub as spi
+from ...spi.broker.ordered import PARTS
 from ...spi.broker.policy import FEATURES, DeliveryPolicy
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
@@ -17,7 +18,7 @@ from .._log.claims import count_in
 from .._net.engines import EngineDriver
 from . import RabbitmqComponent
 from .failures import NOT_FOUND, ServerError
-from .messages import FRAME, PLAIN, as_binary, as_plain, waiting
+from .messages import FRAME, PLAIN, as_binary, as_plain, routing_keys, waiting
 from .session import CONFIRMS, Publish
 from .topology import Topology
 from .wire import Properties, content, method, properties
@@ -55,6 +56,8 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
             spi.START: 'a queue begins when its group does: set kind = "stream", or name the group in the setting groups, '
             "and it gets every event",
             spi.START_TIME: 'with kind = "stream" a new group gets all there is: skip events by event.time in the handler',
+            spi.KEY_ORDER: 'with kind = "stream" a copy of the stream would come between what is published: '
+            'set kind = "queue" for a pub/sub name whose groups have an order',
             spi.LAG: "rabbitmqctl list_queues tells messages_ready and messages_unacknowledged of the group's queue",
         }
     )
@@ -67,7 +70,9 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
         self.max_event_bytes = component.settings.max_value_bytes
         self.too_large_hint = "raise max_value_bytes, or send a reference to it instead"
         self.topology = Topology(component.engine, name)
-        self.features = FEATURES - {spi.START_TIME, spi.LAG} - (set() if self.topology.replays else {spi.START})
+        replayed = {spi.START} if self.topology.replays else set()
+        ordered = set() if self.topology.streams else {spi.KEY_ORDER}
+        self.features = FEATURES - {spi.START, spi.START_TIME, spi.LAG} | replayed | ordered
 
     # -- publishing -------------------------------------------------------
 
@@ -107,7 +112,10 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
         messages = self.messages(batch.frames, raw=batch.raw)
         published.events = [count_in(body) if about is FRAME else 1 for about, body in messages]
         published.bodies = [body for _, body in messages]
-        parts = [self.message(exchange, "", waiting(about, rest), body) for about, body in messages]
+        parts = [
+            self.message(exchange, key, waiting(about, rest), body)
+            for (about, body), key in zip(messages, self.keys(batch.frames, len(messages)), strict=True)
+        ]
         return Publish(b"".join(parts), len(parts), exchange)
 
     def _fits(self, frames: Sequence[bytes]) -> bool:
@@ -122,19 +130,26 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
 
     def _by_kernel(self, exchange: str, body: bytes) -> bytes:
         properties = PLAIN[0]
+        # without a routing key these end with its length and with the bits
+        published = self._publishing(exchange, "")
+        before, bits = published[7:-3], published[-2:]
         head = b"\x02\x00\x01%b\x00\x3c\x00\x00" % (len(properties) + 12).to_bytes(4, "big")
-        size = range(4, 5)
-        first, last = self._publishing(exchange, "") + head, properties + b"\xce\x03\x00\x01"
-        rendered: bytes = kernel.Frame(body).render([first, (size, 8), last, (size, 4), "json", b"\xce"])
+        size = range(10, 11)
+        rendered: bytes = kernel.Frame(body).render(
+            [
+                published[:3], (range(2, 6), 4), before, (range(4, 5), 1), ("key", PARTS), bits[:1], bits[1:] + head,
+                (size, 8), properties + b"\xce\x03\x00\x01", (size, 4), "json", b"\xce",
+            ]
+        )  # fmt: skip
         return rendered
 
-    def _publishing(self, exchange: str, key: str) -> bytes:
-        mandatory = 1 if self._settings.unrouted == "refuse" or key else 0
+    def _publishing(self, exchange: str, key: str, mandatory: bool = False) -> bytes:
+        mandatory = mandatory or self._settings.unrouted == "refuse"
         return method(CONFIRMS, (60, 40), "hsso", 0, exchange, key, mandatory)
 
-    def message(self, exchange: str, key: str, about: Properties, body: bytes) -> bytes:
+    def message(self, exchange: str, key: str, about: Properties, body: bytes, *, mandatory: bool = False) -> bytes:
         """Return the frames that publish a message."""
-        head = self._publishing(exchange, key)
+        head = self._publishing(exchange, key, mandatory)
         return head + content(CONFIRMS, properties(about), body, self.component.engine.frame_max)
 
     def messages(self, frames: Sequence[bytes], *, raw: bool) -> list[tuple[Properties, bytes]]:
@@ -144,6 +159,11 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
         if self._settings.content_mode == "binary" and not raw:
             return as_binary(frames)
         return as_plain(frames, raw=raw)
+
+    def keys(self, frames: Sequence[bytes], count: int) -> list[str]:
+        """Return the routing keys of so many messages: the parts of the events' keys. A message with many events has none."""
+        keys = [] if self._framed else routing_keys(frames)
+        return keys if len(keys) == count else [""] * count
 
     def _failures(
         self, batch: OutgoingBatch, published: _Published, error: CloudRuntimesError | None = None
@@ -188,7 +208,15 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
         from .replay import Replay, is_replayed
 
         rules, engine, topology = DeliveryPolicy(self.name, request), self.component.engine, self.topology
+        wants = request.order is not None
+        if (has_order := engine.run(op, topology.has_order(request.topic, request.group, wants))) is not None:
+            rules.check_order(has_order=has_order)
+        if wants:
+            from .ordered import OrderedMember
+
+            engine.run(op, topology.join(request))
+            return OrderedMember(self.component, self, rules)
         replays = topology.replays and request.start != "latest" and engine.run(op, is_replayed(self, request))
-        engine.run(op, topology.join(request.topic, request.group, request.dead_letter_topic, begins=not replays))
+        engine.run(op, topology.join(request, begins=not replays))
         replay = Replay(self.component, self, rules) if replays else None
         return RabbitmqMember(self.component, self, rules, replay)

@@ -55,7 +55,9 @@ def is_replayed(driver: RabbitmqPubSub, request: SubscribeRequest) -> Flow[bool]
 def _publish(driver: RabbitmqPubSub, messages: list[tuple[str, Properties, bytes]]) -> Flow[None]:
     """Publish messages into queues."""
     due = driver.topology.due
-    step = Publish(b"".join([driver.message(due, *message) for message in messages]), len(messages), due)
+    step = Publish(
+        b"".join([driver.message(due, *message, mandatory=True) for message in messages]), len(messages), due
+    )
     yield (step,)
     if step.problem is not None:
         raise step.problem
@@ -69,6 +71,7 @@ class Replay:
         self._engine = component.engine
         self._driver = driver
         self._label = rules.label
+        self._request = request
         self._group = request.topic, request.group
         self._queue = driver.topology.queue(*self._group)
         self._stream = driver.topology.stream(request.topic)
@@ -111,7 +114,7 @@ class Replay:
         ask(connection, self._consume(self._stream, {OFFSET: start}))
         if not self._copy(connection):
             return
-        self._run(self._driver.topology.join(*self._group, None))
+        self._run(self._driver.topology.join(self._request))
         self._bound = True
         sleep(_OVERLAP)
         self._copy(connection)
@@ -122,7 +125,9 @@ class Replay:
 
     def _wait(self, connection: Connection) -> list[Delivered]:
         """Return what comes next; nothing where it is to end."""
-        while not (deliveries := connection.session.take()) and (self._bound or not self._closing.is_set()):
+        while not (deliveries := connection.session.take().get(CALLS, [])) and (
+            self._bound or not self._closing.is_set()
+        ):
             connection.beat()
             connection.send_all(b"", monotonic() + PATIENCE)
             if connection.wait(monotonic() + _LOOK):

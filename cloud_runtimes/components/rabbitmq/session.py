@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,12 +15,14 @@ from .wire import BODY, END, HEAD, HEADER, HEARTBEAT, METHOD, Delivered, Row, fr
 __all__ = ["CALLS", "CLOSE", "CONFIRMS", "Ask", "Delivered", "Publish", "Session", "Step"]
 
 CONFIRMS, CALLS = 1, 2
-"""Channels: for what is published, and confirmed; for calls that have an answer. A refusal closes a channel, so each has its own."""
+"""Channels: for what is published, and confirmed; for calls that have an answer. A refusal closes a channel, so each has its own. A caller may open others."""
+_CHANNELS: Final = 255
+"""The highest channel."""
 _OPEN: Final = (20, 10), "s", ""
 _SELECT: Final = (85, 10), "o", 0
 _DELIVER: Final = b"\x00\x3c\x00\x3c"
 _ANSWERS: Final = frozenset(
-    [(20, 11), (40, 11), (40, 31), (50, 11), (50, 21), (50, 41), (60, 11), (60, 21), (60, 31), (85, 11)]
+    [(20, 11), (20, 41), (40, 11), (40, 31), (50, 11), (50, 21), (50, 41), (60, 11), (60, 21), (60, 31), (85, 11)]
 )
 _CONSUMES: Final = (60, 21)
 _FOLLOWS: Final = {10: 30, 30: 41, 41: 0}
@@ -64,12 +66,17 @@ class Ask(Step):
 
     Attributes:
         answer: number of the method that answers it.
+        channel: of both.
+        reply: fields of the answer.
     """
 
-    def __init__(self, number: tuple[int, int], types: str, *values: Any) -> None:
+    reply: bytes = b""
+
+    def __init__(self, number: tuple[int, int], types: str, *values: Any, channel: int = CALLS) -> None:
         super().__init__()
         self.answer = number[0], number[1] + 1
-        self.data = method(CALLS, number, types, *values)
+        self.channel = channel
+        self.data = method(channel, number, types, *values)
 
 
 class Publish(Step):
@@ -145,9 +152,9 @@ class Session:
         heartbeat: seconds; 0: none.
         blocked: why the server takes no messages now.
         out: what is to be sent in answer.
-        deliveries: that came; see `take`.
+        deliveries: that came, by channel; see `take`.
         cancelled: whether the server ended the consumer.
-        failure: why it closed the connection, or the channel of calls.
+        failure: why it closed the connection, or a channel where nobody waits.
     """
 
     def __init__(self, login: tuple[str, str] | None, vhost: str, heartbeat: int, name: str) -> None:
@@ -161,17 +168,18 @@ class Session:
         self.heartbeat = heartbeat
         self.blocked: str | None = None
         self.out = b""
-        self.deliveries: list[Delivered] = []
+        self.deliveries: defaultdict[int, list[Delivered]] = defaultdict(list)
         self.cancelled = False
         self.failure: ServerError | None = None
         self._rest = Partial()
         self._consumes = False
         self._follows = 10
         # of each channel; None: the session asked itself
-        self._asked: dict[int, deque[Ask | None]] = {CONFIRMS: deque(), CALLS: deque()}
+        self._asked: defaultdict[int, deque[Ask | None]] = defaultdict(deque)
         self._publishing: deque[Publish] = deque()
         self._next = 1
         self._content: list[Any] | None = None
+        self._channel = 0  # of that message
         self._again = False  # whether a message has the properties of the one before
 
     # -- what callers send ------------------------------------------------
@@ -184,7 +192,7 @@ class Session:
             self._publishing.append(step)
         else:
             assert isinstance(step, Ask)
-            self._asked[CALLS].append(step)
+            self._asked[step.channel].append(step)
         return step.data
 
     def forget(self, step: Step) -> None:
@@ -193,11 +201,11 @@ class Session:
 
     def end(self, failure: Exception) -> None:
         """Fail all that wait: the connection has ended."""
-        asked = [step for step in self._asked[CALLS] if step is not None]
+        asked = [step for steps in self._asked.values() for step in steps if step is not None]
         for step in (*self._publishing, *asked):
             step.fail(failure)
         self._publishing.clear()
-        self._asked[CALLS].clear()
+        self._asked.clear()
 
     # -- what the server says ---------------------------------------------
 
@@ -229,6 +237,7 @@ class Session:
                     if offset + 8 > stop or not self._consumes:
                         raise ValueError("a message without a tag, or that nobody asked for")
                     self._content = [int.from_bytes(data[offset : offset + 8], "big"), b"", 0, []]
+                    self._channel = channel
                     first, header = at, stop + 1
                 else:
                     self._method(channel, data[at + 7 : stop])
@@ -237,13 +246,13 @@ class Session:
                 if kind == HEADER and at == header:
                     body = stop + 1
                 elif at == body and self._content is None and self._again:
-                    stop = Row(data, first, header, body).take(data, stop + 1, self.deliveries) - 1
+                    stop = Row(data, first, header, body).take(data, stop + 1, self.deliveries[channel]) - 1
             at = stop + 1
         if at < end:
             self._rest.keep(data[at:], wanted)
 
-    def take(self) -> list[Delivered]:
-        """Return the messages that came.
+    def take(self) -> dict[int, list[Delivered]]:
+        """Return the messages that came, by channel.
 
         Raises:
             ServerError: the server ended the consumer, or closed its channel.
@@ -252,7 +261,7 @@ class Session:
             raise self.failure
         if self.cancelled:
             raise ServerError(NOT_FOUND, "the server ended the consumer")
-        deliveries, self.deliveries = self.deliveries, []
+        deliveries, self.deliveries = self.deliveries, defaultdict(list)
         return deliveries
 
     def _part(self, kind: int, data: bytes, begin: int, stop: int) -> None:
@@ -273,8 +282,9 @@ class Session:
             of, properties, _, pieces = content
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if isinstance(of, int):
-                self._again = bool(self.deliveries) and self.deliveries[-1][1] == properties
-                self.deliveries.append((of, properties, body))
+                arriving = self.deliveries[self._channel]
+                self._again = bool(arriving) and arriving[-1][1] == properties
+                arriving.append((of, properties, body))
             else:
                 step = next((each for each in self._publishing if each.exchange == of), None)
                 if step is not None and len(step.returned) < step.count:
@@ -292,6 +302,7 @@ class Session:
             asked.popleft()
             if step is not None:
                 self._consumes = self._consumes or number == _CONSUMES
+                step.reply = data[4:]
                 step.settled()
         elif number == (60, 50):
             self._content = [read("hsss", data, 4)[2], b"", 0, []]
@@ -312,12 +323,14 @@ class Session:
             _, _, self.server, mechanisms, _ = read("ootSS", data, 4)
             self._start(mechanisms.split())
         elif number == 30:
-            _, frame_max, heartbeat = read("hlh", data, 4)
+            channels, frame_max, heartbeat = read("hlh", data, 4)
             self.frame_max = min(frame_max or self.frame_max, self.frame_max)
             if self.frame_max < _FRAMES[1]:
                 raise ValueError("frames that are too small for the protocol")
             self.heartbeat = min(heartbeat or self.heartbeat, self.heartbeat)
-            self.out += method(0, (10, 31), "hlh", 2, self.frame_max, self.heartbeat)
+            self.out += method(
+                0, (10, 31), "hlh", min(channels or _CHANNELS, _CHANNELS), self.frame_max, self.heartbeat
+            )
             self.out += method(0, (10, 40), "sso", self._vhost, "", 0)
         elif number == 41:
             for channel in (CONFIRMS, CALLS):
@@ -367,7 +380,7 @@ class Session:
                     step.settled()
 
     def _closed(self, channel: int, failure: ServerError) -> None:
-        """Open a channel again that the server closed; what else waited there is told, or sent again."""
+        """Open a channel again that the server closed; what else waited there is told, or sent again. One that a caller opened is left to it."""
         self.out += method(channel, (20, 41), "")
         self._content = None
         asked = [each for each in self._asked[channel] if each is not None]
@@ -378,6 +391,11 @@ class Session:
             for step in steps:
                 guilty = len(steps) == 1 or f"'{step.exchange}'" in failure.text
                 step.fail(failure if guilty else ConnectionLost("the server closed the channel for another caller"))
+            return
+        if channel != CALLS:
+            for each in asked:
+                each.fail(failure)
+            self.failure = failure
             return
         self._open(channel)
         for number, each in enumerate(asked):

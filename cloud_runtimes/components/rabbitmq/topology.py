@@ -1,20 +1,28 @@
 """Exchanges and queues: an exchange for each topic, a quorum queue for each group, a stream where topics have one, and queues where events wait.
 
+A group whose events come in the order of their keys has several queues instead, behind an exchange of its own that goes by the routing key: the part of the key. What has none goes to one more queue, ``rest``.
+
 A delay queue has one time to live for all its messages, else a long one would hold up those behind it. When it is over the server hands a message on to the exchange ``due``, with the routing key that it came with: the queue where it goes then. A delay that no queue has takes several, the longest first; the header `REST` tells what is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import InvalidArgumentError
+from ...spi.broker.ordered import PARTS
 from .failures import NOT_FOUND, ServerError
 from .session import Ask
 
 if TYPE_CHECKING:
+    from ...spi.pubsub import SubscribeRequest
     from .engine import Flow, RabbitmqEngine
 
+SHARES: Final = 16
+"""Queues of a group with an order for what has a key; each has several parts. So many members share its events at most. With more of them the server does less."""
+QUEUES: Final = (*map(str, range(SHARES)), "rest")
+"""Ends of their names. The last has what has no key."""
 REST: Final = "x-cr-rest"
 """Milliseconds that an event waits yet, once it has come."""
 _LEAST: Final = 10
@@ -23,8 +31,12 @@ _MOST: Final = 10**9
 _LONGEST: Final = 255
 """Bytes of a name."""
 _DURABLE, _PASSIVE = 2, 1
+_EXCHANGE: Final = 40, 30
+"""The method that binds one."""
 # RabbitMQ 4 gives up after 20 deliveries unless it is told; members count themselves
 _QUEUE: Final = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
+# what waits for its retry is not acknowledged meanwhile: 30 days, from RabbitMQ 3.12 on
+_PART: Final = {**_QUEUE, "x-single-active-consumer": True, "x-consumer-timeout": 30 * 86_400_000}
 
 
 class Topology:
@@ -57,6 +69,10 @@ class Topology:
         """Return the queue of a group."""
         return _short(f"{self._prefix}{_quoted(topic)}:{_quoted(group)}", f"the group {group!r} of the topic {topic!r}")
 
+    def part(self, topic: str, group: str, name: str) -> str:
+        """Return a queue of a group with an order, one of `QUEUES`; or ``members``, from which each member consumes, so that they can be counted."""
+        return _short(f"{self.queue(topic, group)}:{name}", f"the group {group!r} of the topic {topic!r}")
+
     def stream(self, topic: str) -> str:
         """Return the stream of a topic."""
         return _short(f"{self._prefix}{_quoted(topic)}::stream", f"the topic {topic!r}")
@@ -71,8 +87,9 @@ class Topology:
         """Make the exchange of a topic, and the queues of groups that are to have one."""
         exchange = self.exchange(topic)
         if exchange not in self._engine.declared:
-            groups = self._engine.settings.groups
-            asks = [self._group(topic, each) for each in groups]
+            asks = []
+            for group in self._engine.settings.groups:
+                asks += yield from self._unless_ordered(topic, group)
             if self.streams:
                 yield from self._ensure_due()
                 stream = self.stream(topic)
@@ -84,18 +101,48 @@ class Topology:
         """Look again what is there."""
         self._engine.declared.clear()
 
-    def join(self, topic: str, group: str, dead_letter_topic: str | None, *, begins: bool = True) -> Flow[None]:
-        """Make the queue of a group; what becomes a dead letter has one of the same group, so that it waits for somebody. Unless the group ``begins``, its queue gets nothing yet that is published."""
+    def join(self, request: SubscribeRequest, *, begins: bool = True) -> Flow[None]:
+        """Make the queues of a group; what becomes a dead letter has one of the same group, so that it waits for somebody. Unless the group ``begins``, its queue gets nothing yet that is published."""
+        topic, group = request.topic, request.group
+        queues = [self.queue(topic, group)]
+        if request.order is not None:
+            queues = [self.part(topic, group, name) for name in QUEUES]
+            # the first of all, since it tells that the group has an order
+            yield from self._make(self._queue(self.part(topic, group, "members"), None, _QUEUE))
         yield from self.ensure(topic)
-        queue = self.queue(topic, group)
-        asks = [self._group(topic, group) if begins else self._queue(queue, None, _QUEUE)]
-        if dead_letter_topic is not None:
-            yield from self.ensure(dead_letter_topic)
-            asks.append(self._group(dead_letter_topic, group))
+        if request.order is not None:
+            asks = self._parts(topic, group, queues)
+        else:
+            asks = [self._group(topic, group) if begins else self._queue(queues[0], None, _QUEUE)]
+        if request.dead_letter_topic is not None:
+            yield from self.ensure(request.dead_letter_topic)
+            asks += yield from self._unless_ordered(request.dead_letter_topic, group)
         if self._creates:
             yield from self._ensure_due()
-            asks.append(self._bind(queue, self.due, queue))
+            asks += [self._bind(queue, self.due, queue) for queue in queues]
         yield from self._make(*asks)
+
+    def _parts(self, topic: str, group: str, queues: Sequence[str]) -> list[list[Ask]]:
+        """Return what makes the queues of a group with an order, and what is before them; in the end they get what is published."""
+        rest, parts = queues[-1], self.part(topic, group, "parts")
+        asks = [self._exchange(rest), self._queue(rest, rest, _PART)]
+        asks += [self._exchange(parts, "direct", {"alternate-exchange": rest})]
+        asks += [self._queue(queue, None, _PART) for queue in queues[:-1]]
+        asks += [self._bind(queues[key % SHARES], parts, str(key)) for key in range(PARTS)]
+        return [*asks, self._bind(parts, self.exchange(topic), kind=_EXCHANGE)]
+
+    def has_order(self, topic: str, group: str, expected: bool) -> Flow[bool | None]:
+        """Return whether a group has an order; ``None``: there is no such group. What is ``expected`` is looked for first, since the server logs an error for what is not there."""
+        queues = {False: self.queue(topic, group), True: self.part(topic, group, "members")}
+        for ordered in (expected, not expected):
+            if (yield from self.has(queues[ordered])):
+                return ordered
+        return None
+
+    def _unless_ordered(self, topic: str, group: str) -> Flow[list[list[Ask]]]:
+        """Return what makes the queue of a group that may be there with an order already."""
+        ordered = yield from self.has_order(topic, group, False)
+        return [] if ordered else [self._group(topic, group)]
 
     def has(self, queue: str) -> Flow[bool]:
         """Return whether a queue is there."""
@@ -168,8 +215,9 @@ class Topology:
         declaration = Ask((50, 10), "hsot", 0, name, _DURABLE, arguments)
         return [declaration] if exchange is None else [declaration, *self._bind(name, exchange)]
 
-    def _bind(self, queue: str, exchange: str, key: str = "") -> list[Ask]:
-        return [Ask((50, 20), "hsssot", 0, queue, exchange, key, 0, {})] if self._creates else []
+    def _bind(self, name: str, exchange: str, key: str = "", kind: tuple[int, int] = (50, 20)) -> list[Ask]:
+        """Return what binds a queue, or another exchange."""
+        return [Ask(kind, "hsssot", 0, name, exchange, key, 0, {})] if self._creates else []
 
 
 def _quoted(part: str) -> str:

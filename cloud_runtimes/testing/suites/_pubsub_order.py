@@ -196,6 +196,8 @@ class OrderTests(Suite):
 
     @requires("pubsub.key_order")
     def test_what_was_given_back_comes_in_order(self, call: Call, api: Api) -> None:
+        if call.lacks("pubsub.start"):  # a group begins with its first member
+            api.call(call("subscribe", "t", order="key"), "close")
         call("publish_bulk", "t", keyed(1, 1))
         with call.opened("subscribe", "t", order="key") as sub:
             assert data(api, sub, 1) == [["k0", 0]]

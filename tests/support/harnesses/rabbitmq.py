@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from typing import Any, ClassVar
 
+from cloud_runtimes.components.rabbitmq import RabbitmqSettings
+from cloud_runtimes.components.rabbitmq.engine import RabbitmqEngine
+from cloud_runtimes.components.rabbitmq.link import ask
+from cloud_runtimes.components.rabbitmq.session import Ask
+from cloud_runtimes.components.rabbitmq.topology import QUEUES
+from cloud_runtimes.errors import UnavailableError
+from cloud_runtimes.spi.broker.policy import POLL
+from cloud_runtimes.spi.operation import Operation
 from tests.support.harnesses.clients import RealTime, own_name
 
 __all__ = ["RABBITMQ", "RABBITMQ_BINARY", "RABBITMQ_FRAMED", "RABBITMQ_STREAMS", "RabbitHome", "StreamHome"]
@@ -24,6 +33,16 @@ class RabbitHome(RealTime):
 
     def config(self) -> dict[str, Any]:
         return {"capa": {"home": self.home}}
+
+    def close(self) -> None:
+        """Remove the queues of groups with an order: they are many, and the server runs on."""
+        super().close()
+        prefix = str(self.home["prefix"]).replace("{name}", "bus")
+        groups = [f"{prefix}{topic}:{group}" for topic in ("t", "dead") for group in ("suite", "keyed")]
+        asks = [Ask((50, 40), "hso", 0, f"{group}:{name}", 0) for group in groups for name in (*QUEUES, "members")]
+        engine = RabbitmqEngine(RabbitmqSettings(url=self.url))
+        with suppress(UnavailableError), closing(engine.open(Operation(POLL, "bus", 5), "tests")) as connection:
+            ask(connection, *asks)
 
 
 class FramedHome(RabbitHome):
