@@ -120,15 +120,17 @@ cdef class Worker:
         return 0
 
     cdef int end(self) except -1:
+        cdef ReceivedEvent event
         with cython.critical_section(self):
-            self.done.append(self.event)
-            event = self.event
+            event = <ReceivedEvent>self.event
+            if self.keys is None:
+                self.done.append(event)
             self.event = None
-        if self.late is not None and (<ReceivedEvent>event)._settlement is not None:
+        if self.late is not None and event._settlement is not None:
             self.late(event)
         if self.keys is not None:
-            self.keys.release(event)
-        if len(self.done) == self.flush_at:
+            self.keys.finish(event)
+        if len(self.done if self.keys is None else self.keys.done) == self.flush_at:
             self.wake()
         return 0
 
@@ -181,11 +183,13 @@ cdef class KeyedQueue:
 
     cdef object ready
     cdef dict slots
+    cdef list done
     cdef int64_t last_ns
     cdef readonly Py_ssize_t waiting
 
     def __init__(self, ready):
         self.ready = ready
+        self.done = []
         self.slots = {}
         self.last_ns = INT64_MAX
 
@@ -251,6 +255,24 @@ cdef class KeyedQueue:
                 if slot is not None and not slot.kept:
                     more = self.advance(key, slot)
         return more
+
+    cpdef bint finish(self, ReceivedEvent event) except -1:
+        """Note that an event is handled, and release it; see the twin."""
+        with cython.critical_section(self):
+            self.done.append(event)
+        return self.release(event)
+
+    @property
+    def handled(self):
+        """How many events are handled and not taken."""
+        return len(self.done)
+
+    def take_done(self):
+        """Return the events that were handled since the last call; see the twin."""
+        with cython.critical_section(self):
+            done = self.done
+            self.done = []
+        return done
 
     def keep(self, ReceivedEvent event):
         """Have an event hold back its key; see the twin."""

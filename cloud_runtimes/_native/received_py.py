@@ -125,7 +125,7 @@ class Worker:
         late: Callable[[Any], None] | None = None,
         keys: KeyedQueue | None = None,
     ) -> None:
-        """``takes``: what the handler's arguments are, as in `_core.handlers`; ``wake`` is called when ``flush_at`` events wait for `take_done`; ``enter`` enters the trace context of an event, until `leave` of what it returns; ``late`` gets an event that was answered while the handler had it; ``keys`` has the events that wait for an earlier one of their key."""
+        """``takes``: what the handler's arguments are, as in `_core.handlers`; ``wake`` is called when ``flush_at`` events wait for `take_done`; ``enter`` enters the trace context of an event, until `leave` of what it returns; ``late`` gets an event that was answered while the handler had it; ``keys`` has the events that wait for an earlier one of their key, and gets those that are handled in place of `take_done`."""
         self._ready = ready
         self._keys = keys
         self._handler = handler
@@ -200,13 +200,15 @@ class Worker:
         self._rest()
 
     def _end(self) -> None:
-        event, self.event = self.event, None
-        self._done.append(event)
+        event = self.event
+        if self._keys is None:
+            self._done.append(event)
+        self.event = None
         if self._late is not None and event._settlement is not None:
             self._late(event)
         if self._keys is not None:
-            self._keys.release(event)
-        if len(self._done) == self._flush_at:
+            self._keys.finish(event)
+        if (len(self._done) if self._keys is None else self._keys.handled) == self._flush_at:
             self._wake()
 
     def leave(self) -> None:
@@ -248,6 +250,7 @@ class KeyedQueue:
         self._ready = ready
         # by key: the current event, whether it is retried, and later events
         self._slots: dict[str, tuple[list[Any], deque[Any]]] = {}
+        self._done: deque[Any] = deque()
         self._lock = RLock()
         self.until = inf
         self.waiting = 0
@@ -272,6 +275,20 @@ class KeyedQueue:
             if slot is None or slot[0][0] is not event or slot[0][1]:
                 return False
             return self._advance(event._record.key, slot)
+
+    def finish(self, event: ReceivedEvent) -> bool:
+        """Note that an event is handled, and `release` it."""
+        self._done.append(event)
+        return self.release(event)
+
+    @property
+    def handled(self) -> int:
+        """How many events are handled and not taken."""
+        return len(self._done)
+
+    def take_done(self) -> list[Any]:
+        """Return the events that were handled since the last call, of each key in its order: what comes before one of them is among them, or was returned before."""
+        return [self._done.popleft() for _ in range(len(self._done))]
 
     def _advance(self, key: Any, slot: tuple[list[Any], deque[Any]]) -> bool:
         current, later = slot

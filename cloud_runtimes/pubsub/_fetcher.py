@@ -135,7 +135,7 @@ class Fetcher:
 
     def worker(self, handler: Callable[..., Any], takes: Sequence[int], client: object, count: int) -> kernel.Worker:
         """Return one of ``count`` workers that hand events to a handler."""
-        flush_at = max(1, self._flush_at // count)
+        flush_at = max(1, self._flush_at // count) if self._order is None else self._flush_at
         worker = kernel.Worker(
             self._ready, handler, takes, client, typed=self._typed, flush_at=flush_at, wake=self._wake_once,
             enter=propagation.enter_event, late=self._acknowledge_late, keys=None if self._order is None else self._order.queue,
@@ -172,7 +172,7 @@ class Fetcher:
             return 0
         if self._ready and self._may_take():
             return 1
-        handled = self._waiting + sum(worker.waiting for worker in self._workers)
+        handled = self._handled_count + sum(worker.waiting for worker in self._workers)
         if handled >= self._flush_at or handled >= self._open:
             self._wake_once()
         return None
@@ -268,16 +268,24 @@ class Fetcher:
         if self._late and settlement is Settlement.ACK:
             for event in events:
                 self._acknowledge_late(event)
-        if self._order is not None:
-            if settlement is Settlement.ACK:
-                self._release_keys(events)
-            else:
-                for event in events:
-                    self._order.queue.keep(event)
+        if self._order is not None and settlement is Settlement.ACK:
+            # in the order in which their keys are free
+            if sum(map(self._order.queue.finish, [event for event in events if event.key is not None])):
+                self._changes.announce()
+            events = [event for event in events if event.key is None]
+            count = len(events)
+        elif self._order is not None:
+            for event in events:
+                self._order.queue.keep(event)
         self._settled.append((events, settlement, delay, cause))
         self._waiting += count
-        if self._waiting >= self._flush_at or self._waiting >= self._open:
+        if self._handled_count >= self._flush_at or self._handled_count >= self._open:
             self._wake_once()
+
+    @property
+    def _handled_count(self) -> int:
+        """About how many answers wait for the thread, without those of workers."""
+        return self._waiting + (0 if self._order is None else self._order.queue.handled)
 
     def _acknowledge_late(self, event: Event[Any]) -> None:
         """Settle an event that was given up and is acknowledged now, unless somebody has it again. Any thread may call it."""
@@ -450,6 +458,8 @@ class Fetcher:
         """Gather what was settled; of several settlements of one event the first counts."""
         # a handler's own answer is there before it is through
         done = [event for worker in self._workers for event in worker.take_done()]
+        if self._order is not None:
+            done += self._order.queue.take_done()
         settled = self._settled
         acknowledged: list[Event[Any]] = []
         while settled:

@@ -117,7 +117,10 @@ def test_a_worker_releases_keys_and_stops_in_time(events: ModuleType, keys: Keys
     keys.queue.until = time.monotonic() + 60
     assert worker.run(9) is None
     assert seen == [sent[0], sent[2], sent[1], sent[3]]
-    assert worker.take_done() == seen
+    assert worker.take_done() == []
+    assert keys.queue.handled == len(seen)
+    assert keys.queue.take_done() == seen
+    assert keys.queue.handled == 0
     keys.queue.until = float("inf")
     assert keys.queue.until == float("inf")
 
@@ -148,9 +151,16 @@ def test_threads_keep_the_order(events: ModuleType, keys: Keys) -> None:
     for thread in threads:
         thread.start()
     sent = [event for _ in range(count) for event in keys.add(*names)]
+    done: list[Any] = []
+    while any(thread.is_alive() for thread in threads):
+        done += keys.queue.take_done()
     for thread in threads:
         thread.join()
+    done += keys.queue.take_done()
     assert faults == []
+    # at no moment is one taken whose predecessor is not
+    for number, name in enumerate(names):
+        assert [event for event in done if event._record.key == name] == sent[number :: len(names)]
     by_key = {
         key: [pair[1] for pair in group]
         for key, group in groupby(sorted(seen, key=lambda pair: pair[0]), lambda pair: pair[0])
