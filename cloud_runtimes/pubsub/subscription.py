@@ -20,8 +20,9 @@ from ..errors import ClosedError, InvalidArgumentError
 from ..spi.events import cause_of
 from ..spi.flow import run_sync
 from ..spi.pubsub import Settlement, SubscribeRequest
-from ._fetcher import Fetcher, id_of
+from ._fetcher import Fetcher
 from ._rate import Bucket, Rate
+from ._takers import id_of
 from .types import DropEvent, Event, EventBatch, SubscriptionStats
 
 if TYPE_CHECKING:
