@@ -175,7 +175,7 @@ class Session:
         self._consumes = False
         self._follows = 10
         # of each channel; None: the session asked itself
-        self._asked: defaultdict[int, deque[Ask | None]] = defaultdict(deque)
+        self._asked: dict[int, deque[Ask | None]] = {CONFIRMS: deque(), CALLS: deque()}
         self._publishing: deque[Publish] = deque()
         self._next = 1
         self._content: list[Any] | None = None
@@ -192,7 +192,7 @@ class Session:
             self._publishing.append(step)
         else:
             assert isinstance(step, Ask)
-            self._asked[step.channel].append(step)
+            self._asked.setdefault(step.channel, deque()).append(step)
         return step.data
 
     def forget(self, step: Step) -> None:
@@ -205,7 +205,8 @@ class Session:
         for step in (*self._publishing, *asked):
             step.fail(failure)
         self._publishing.clear()
-        self._asked.clear()
+        for steps in self._asked.values():
+            steps.clear()
 
     # -- what the server says ---------------------------------------------
 
@@ -234,7 +235,7 @@ class Session:
             if kind == METHOD:
                 if data[at + 7 : at + 11] == _DELIVER:
                     offset = at + 12 + data[at + 11]
-                    if offset + 8 > stop or not self._consumes:
+                    if offset + 8 > stop or not self._consumes or channel not in self._asked:
                         raise ValueError("a message without a tag, or that nobody asked for")
                     self._content = [int.from_bytes(data[offset : offset + 8], "big"), b"", 0, []]
                     self._channel = channel
@@ -292,6 +293,8 @@ class Session:
 
     def _method(self, channel: int, data: bytes) -> None:
         number = int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big")
+        if channel and channel not in self._asked:
+            raise ValueError("a channel that nobody opened")
         if number in ((60, 80), (60, 120)):
             tag, bits = read("qo", data, 4)
             self._confirmed(tag, bool(bits & 1), number == (60, 80))
