@@ -128,9 +128,8 @@ class InboxTests(Suite):
     def orders(self, state: Call) -> str:
         return state._component[0]
 
-    def test_an_event_of_another_engine(self, call: Call, state: Call, orders: str, api: Api) -> None:
-        if call.lacks("pubsub.subscribe") or not call.lacks("pubsub.inbox"):
-            pytest.skip("the event and the state have one engine")
+    @requires("pubsub.subscribe")
+    def test_an_event_is_handled_in_a_transaction(self, call: Call, state: Call, orders: str, api: Api) -> None:
         needed = ("state.transaction", "state.transaction_etag", "state.ttl")
         with call.opened("subscribe", "t") as sub:
             call("publish", "t", 1)
