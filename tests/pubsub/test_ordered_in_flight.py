@@ -197,6 +197,26 @@ def test_deliveries_to_members_that_died_are_counted() -> None:
     assert counts.keys() == {"k1", "k2", "k3", "k4", "k8"}
 
 
+def test_events_that_were_delivered_oftener_stay_before_later_ones_of_their_key() -> None:
+    log = [(position, message((key, position))) for position, key in enumerate("eaaaae", 1)]  # both in one part
+    first, second = Member(), Member()
+    own(first)
+    first.read(log, 4)
+    first.take()
+    first.settle([record for record in first.open if record.key == "a"][:1])
+    for part, text in first.told().items():
+        progress = Progress.of(text)
+        # one lane was delivered oftener than others, and what is behind was not delivered at all
+        open = {lane: its._replace(tries=number) for number, (lane, its) in enumerate(sorted(progress.open.items()))}
+        second.flight.own(part, progress._replace(open=open))
+    second.read(log, 6)
+    events = second.take()
+    for key in "ae":
+        numbers = [number for each, number in events if each == key]
+        assert numbers == sorted(numbers), events
+    assert sorted(number for _, number in events) == [1, 3, 4, 5, 6]
+
+
 def test_a_message_that_is_not_due_waits() -> None:
     member = Member()
     own(member)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
 from math import inf
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -261,12 +263,10 @@ class OrderedInFlight(InFlight):
             if first > max(its.read, its.inherited.read, its.inherited.doubt):
                 self._keep(its, self._slice(part, held, indexes, 0), cause)
                 continue
-            by_tries: dict[int | None, list[int]] = {}
-            for index in indexes:
-                by_tries.setdefault(self._tries(its, held, index), []).append(index)
-            for tries, some in by_tries.items():
+            # in their order, or a later event of a key would come before one that was delivered oftener
+            for tries, some in groupby(indexes, partial(self._tries, its, held)):
                 if tries is not None:
-                    self._keep(its, self._slice(part, held, some, tries), cause)
+                    self._keep(its, self._slice(part, held, list(some), tries), cause)
         self._last = last
         return held.length
 
