@@ -58,6 +58,18 @@ def test_a_group_that_has_gone_is_made_again(home: RedisHome, server: Server) ->
             event.ack()
 
 
+def test_a_bell_between_two_reads_is_heard(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    source = join(client, order="key")
+    survey(source)
+    survey(source)
+    client.pubsub.publish("bus", "t", 1, key="k", delay=60)
+    assert not source.poll((), 10, 0.2)
+    ((bell, _),) = server("XRANGE", server.key("retry", "suite", "t"), "-", "+")
+    assert source._bell == bell
+    source.close(())
+
+
 def test_parts_of_an_answer_that_was_lost_are_taken_again(home: RedisHome) -> None:
     client = home.client()
     client.pubsub.publish_bulk("bus", "t", keyed(*range(40)))

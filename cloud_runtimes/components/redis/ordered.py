@@ -45,7 +45,7 @@ class OrderedRedisMember(RedisMember):
         stream, retry, *_, dead, counters = self._settling
         self._order = (stream, retry, group.parts, group.members, keys.seen, dead, counters)
         self._surveyed = self._written = self._told = 0.0
-        self._bell: Value = "$"  # the last entry of the second stream, which has nothing but bells
+        self._bell: Value = "0-0"  # the last entry of the second stream, of which only bells matter
         self.valid_until = 0.0
 
     @property
@@ -74,6 +74,8 @@ class OrderedRedisMember(RedisMember):
     def _take_in(self, origin: int, entries: Sequence[Any], deliveries: int) -> int:
         if origin == RETRY:
             self._bell = entries[-1][0]
+            self._look_at = 0.0
+            return 0
         return super()._take_in(origin, entries, deliveries)
 
     def _recover(self, connection: Connection, op: Operation) -> None:
