@@ -293,6 +293,7 @@ class Fetcher(Takers):
             repeated(f"slow {self.name}", message, self.name, id_of(events[0]), self._handler_timeout)
             cause = cause_of("deliveries", TimeoutError(f"the handler took longer than {self._handler_timeout:g} s"))
         self._late.update((name_of(event), event) for event in events if event._settlement is None)
+        self._late.pop(None, None)
         while len(self._late) > _LATE:
             del self._late[next(iter(self._late))]
         self._settle(events, Settlement.RETRY, 0.0, cause)

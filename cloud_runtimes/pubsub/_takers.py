@@ -79,7 +79,7 @@ class Takers:
         self._extended: dict[int, tuple[float, Event[Any]]] = {}
         self._settled: deque[tuple[Sequence[Event[Any]], Settlement, float | None, Cause | None]] = deque()
         # by source and id, those that were given up; `None`: they were acknowledged since
-        self._late: dict[tuple[str, str], Event[Any] | None] = {}
+        self._late: dict[tuple[str, str] | None, Event[Any] | None] = {}
         # of the thread or task alone: what the source is told next, and how many events are not settled
         self._telling = Settlements()
         self._open = 0
@@ -273,6 +273,7 @@ class Takers:
                     self._ready.remove(again)
                 except (IndexError, ValueError):  # a taker was faster
                     continue
+                self._late.pop(name, None)
                 self.settle((again,), Settlement.ACK, None)
 
     def _release_keys(self, events: Sequence[Event[Any]]) -> None:
@@ -294,12 +295,12 @@ class Takers:
         self._pauses.announce()
 
 
-def name_of(event: Event[Any]) -> tuple[str, str]:
-    """Return what tells an event from all others, in every delivery."""
+def name_of(event: Event[Any]) -> tuple[str, str] | None:
+    """Return what tells an event from all others, in every delivery; ``None``: another writer's, which cannot be read."""
     try:
         return event.source, event.id
-    except PayloadError:  # of another writer
-        return "", ""
+    except PayloadError:
+        return None
 
 
 def id_of(event: Event[Any]) -> str:
