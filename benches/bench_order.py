@@ -30,7 +30,7 @@ ENGINES = ("sqlite", "postgres", "redis", "nats", "rabbitmq", "kafka")
 
 @dataclass
 class Order:
-    """What handlers take."""
+    """Payload that handlers take."""
 
     id: str
     sku: str

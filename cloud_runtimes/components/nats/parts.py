@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 class Owned(NamedTuple):
-    """What is known of a part: the number of its last write, its owner (or empty), and how far the group is."""
+    """State of a part: the number of its last write, its owner (or empty), and how far the group is."""
 
     sequence: int
     owner: str
@@ -47,7 +47,7 @@ class Owned(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What is known of a group: its key, its live members, and its parts."""
+    """State of a group: its key, its live members, and its parts."""
 
     place: Place
     live: Collection[str]

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from ..._core.logs import repeated
-from ..pubsub import Cause, Deliveries, Settled, Settlement, Settlements
+from ..pubsub import Cause, Deliveries, Settled, Settlements
 from .in_flight import Held, InFlight, token_text
 from .policy import DeliveryPolicy
 
@@ -119,7 +119,7 @@ class Progress(NamedTuple):
 
 
 class _Slice(Held):
-    """What of a message, or of many, belongs to one part, which is the origin: from its ``first`` index to its ``last`` one, which are at the positions ``begin`` and ``end``."""
+    """Events of one part, which is the origin, in a message or in many: from its ``first`` index to its ``last`` one, which are at the positions ``begin`` and ``end``."""
 
     def __init__(self, part: int, whole: Held, indexes: Sequence[int], tries: int, begin: int, end: int) -> None:
         bits = (1 << whole.length) - 1
@@ -333,7 +333,7 @@ class OrderedInFlight(InFlight):
 
     def settle(self, settled: Sequence[Settled]) -> None:
         answers = Settlements(settled)
-        for tokens, *_ in answers.split(Settlement.RELEASE)[1].groups:
+        for tokens, *_ in answers.groups:
             self._dirty.update(record.marks.origin for record in tokens)
         super().settle(answers)
 
