@@ -1,4 +1,4 @@
-"""Ours beside its peers: the fixture `beside`, the progress bar, and the report that `make bench` writes."""
+"""Ours beside its peers: the fixture `beside`, the progress bar, and the report that `make bench-all` writes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,23 @@ Clock = Callable[[], float | tuple[float, ...]]
 """Seconds. Of several the largest difference counts: who is busiest bounds the rate."""
 DATA = Path(__file__).parent / "data"
 ROUNDS = 51
+CLAIMED = (
+    "bench_producer.py::bench_send_stored",
+    "bench_consumer.py::bench_consume",
+    "bench_engines.py::bench_consume[Redis*-100-True]",
+    "bench_typed.py::bench_send[dataclass]",
+    "bench_typed.py::bench_decode[4 fields]",
+    "bench_typed.py::bench_handler_on_redis[one by one]",
+    "bench_typed.py::bench_handler_and_tasks[Celery]",
+    "bench_typed.py::bench_handler_and_tasks[Taskiq]",
+    "bench_dapr.py::bench_call[state get-sync-1]",
+)
+"""Comparisons that README shows."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--report", metavar="PATH", help="write tables and plots there (Markdown)")
+    parser.addoption("--claimed", action="store_true", help="run what README shows, and nothing else")
     parser.addoption("--rounds", type=int, default=ROUNDS, help="rounds of each comparison")
 
 
@@ -139,6 +152,22 @@ _notes: pytest.StashKey[list[tuple[str, str]]] = pytest.StashKey()
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_rows] = []
     config.stash[_notes] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--claimed"):
+        found = [[each for each in items if _is(each, claim)] for claim in CLAIMED]
+        if missing := [claim for claim, those in zip(CLAIMED, found, strict=True) if not those]:
+            raise pytest.UsageError(f"README shows what is not there: {', '.join(missing)}")
+        chosen = [each for those in found for each in those]
+        config.hook.pytest_deselected(items=[each for each in items if each not in chosen])
+        items[:] = chosen
+
+
+def _is(item: pytest.Item, claim: str) -> bool:
+    begin, any, end = claim.partition("*")
+    name = item.nodeid.removeprefix("benches/")
+    return name.startswith(begin) and name.endswith(end) if any else name == claim
 
 
 @pytest.hookimpl(wrapper=True)

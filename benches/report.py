@@ -1,4 +1,4 @@
-"""Reports of `make bench`: tables, versions, the interpreter's build, and one plot for each topic."""
+"""Reports of `make bench-all`: tables, versions, the interpreter's build, and one plot for each topic."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def write(path: Path, rows: list[Row], notes: list[tuple[str, str]]) -> None:
     out = [
         "# Benchmarks",
         "",
-        "Written by `make bench`; a run of some of them (`pytest benches/FILE --report PATH`) renews their sections and leaves the others. Peers run in the same process in turn with ours, in short slices; a ratio is the median over rounds of *their time / our time* (above 1: ours is faster). Nothing here is a promise about another machine.",
+        "Written by `make bench-all`; a run of some of them (`pytest benches/FILE --report PATH`) renews their sections and leaves the others. Peers run in the same process in turn with ours, in short slices; a ratio is the median over rounds of *their time / our time* (above 1: ours is faster). Nothing here is a promise about another machine.",
         "",
         f"* {build()}",
         f"* {'native kernels' if status.native else 'Python kernels'}; {status.reason}",

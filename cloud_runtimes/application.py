@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ._core import fork
 from ._core.handles import close_by
+from ._core.logs import in_development
+from ._core.threads import in_background
 from ._service import ClosingHandle, RunningHandle, context_of, requirements
 from .errors import ClosedError, InvalidArgumentError
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from .rpc import RpcServer
 
 __all__ = ["Application", "lifespan"]
+
+_RETRIES: Final = (0.0, 1.0, 10.0, 60.0)
 
 
 class Application(RunningHandle):
@@ -80,6 +85,14 @@ class Application(RunningHandle):
         self._frame.context.handles.add(self)
         return runners
 
+    def _resume(self) -> None:
+        """Have events forwarded that earlier processes left in outboxes and spools."""
+        in_background("resume", self._frame.context.frame("pubsub").resume, _RETRIES)
+        if in_development():
+            from ._service.development import compare_processes
+
+            in_background("development", partial(compare_processes, self._frame.context), _RETRIES)
+
     def _open(self) -> None:
         try:
             for runner in self._runners():
@@ -87,6 +100,7 @@ class Application(RunningHandle):
                 self._parts.append(runner)
             for each in self._handlers("pubsub").values():
                 self._parts.append(each.subscribe(self._part_ended, timeout=self._timeout))
+            self._resume()
         except BaseException:
             self._close_by_client(monotonic() + 5.0)
             raise
@@ -100,6 +114,7 @@ class Application(RunningHandle):
                 self._parts.append(runner)
             for each in self._handlers("pubsub").values():
                 self._parts.append(await each.subscribe_async(self._part_ended, timeout=self._timeout))
+            self._resume()
         except BaseException:
             await asyncio.to_thread(self._close_by_client, monotonic() + 5.0)
             raise

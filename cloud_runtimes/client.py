@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import time
 import warnings
 import weakref
@@ -14,8 +15,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from . import config
+from ._core import extras
 from ._core.arguments import CLIENT_TIMEOUT, check_timeout
 from ._core.backoff import NONE, Backoff
+from ._core.logs import in_development
 from ._core.os_errors import resource_exhausted
 from ._service import ClientContext, ServiceFrame, context_of, run_until_closed, run_until_closed_async, threaded
 from ._version import __version__
@@ -23,6 +26,7 @@ from .errors import CloudRuntimesError, DeadlineExceededError, InternalError, In
 
 if TYPE_CHECKING:
     from ._service import Interceptor, Service
+    from .admin import AdminService
     from .application import Application
     from .configuration import ConfigurationService
     from .database import DatabaseService
@@ -54,6 +58,7 @@ SERVICES: Final[Mapping[str, str]] = {
     "telemetry": "TelemetryService",
 }
 """The services there are: name → class, in the package of that name."""
+_OFFERED: Final = {**SERVICES, "admin": "AdminService"}
 
 _open_clients: weakref.WeakSet[CloudRuntimesClient] = weakref.WeakSet()
 
@@ -75,6 +80,9 @@ class CloudRuntimesClient:
     Raises:
         InvalidArgumentError: an argument of the wrong type or value. What is wrong in a configuration file is raised by the first call, since only that reads it.
     """
+
+    _made_at = ""
+    """Line that made it, in development mode."""
 
     def __init__(
         self,
@@ -116,12 +124,17 @@ class CloudRuntimesClient:
             self._interceptors,
         )
         self._context.requires = requires or {}
+        if in_development():
+            from ._service.development import begin
+
+            self._made_at = begin()
         _open_clients.add(self)
 
     def __del__(self) -> None:
         context: ClientContext | None = self.__dict__.get("_context")  # there is none where making it failed
         if context is not None and context.is_open:
-            warnings.warn(f"{self!r} was not closed: use it in a with block", ResourceWarning, 1, self)
+            made = f", made at {self._made_at}," if self._made_at else ""
+            warnings.warn(f"{self!r}{made} was not closed: use it in a with block", ResourceWarning, 1, self)
 
     def __repr__(self) -> str:
         runtime = self._arguments["runtime"] or self._context.runtime_name or "not chosen yet"
@@ -132,13 +145,21 @@ class CloudRuntimesClient:
 
     def _make(self, name: str) -> Service:
         try:
-            kind = getattr(import_module(f"cloud_runtimes.{name}"), SERVICES[name])
+            if "opentelemetry.trace" in sys.modules:  # events and calls carry the spans of an SDK that is there
+                from .telemetry.other_sdk import join_other
+
+                join_other()
+            kind = getattr(import_module(f"cloud_runtimes.{name}"), _OFFERED[name])
+            if name == "telemetry" and self._context.settings.telemetry.get("provider") == "global":
+                with extras.importing('telemetry: provider = "global"', "otel"):
+                    from .telemetry.global_providers import GlobalTelemetryService as kind
             service: Service = kind(self._context, lifespan=self._run_jobs) if name == "rpc" else kind(self._context)
         except (ImportError, OSError) as error:
             raise resource_exhausted(error) or error from None
         return service
 
     if TYPE_CHECKING:
+        admin: AdminService
         configuration: ConfigurationService
         lock: LockService
         file: FileService
@@ -152,7 +173,7 @@ class CloudRuntimesClient:
     else:
 
         def __getattr__(self, name: str) -> Any:
-            if name in SERVICES:
+            if name in _OFFERED:
                 service = self.__dict__[name] = self._context.service(name)  # next time without a lookup
                 return service
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -165,6 +186,10 @@ class CloudRuntimesClient:
         """Return what is around the calls of a service, outermost first."""
         chain: list[Interceptor] = []
         settings = self._context.settings
+        if service != "telemetry" and self._made_at:
+            from ._service.development import DevelopmentInterceptor
+
+            chain.append(DevelopmentInterceptor(self._context))
         if service != "telemetry" and settings.telemetry.get("instrument"):
             from .telemetry.interceptor import SpanInterceptor
 
@@ -181,13 +206,19 @@ class CloudRuntimesClient:
         """Return whether a feature works, e.g. ``client.supports("state.ttl", "orders")``. Does no I/O.
 
         Args:
-            feature: ``"<service>"`` or ``"<service>.<feature>"``; the features of a service are constants of its ``driver`` module.
+            feature: ``"<service>"`` or ``"<service>.<feature>"``; the features of a service are constants of its module in `cloud_runtimes.spi`. ``"admin.<method>"`` is a method of `admin`.
             component: the store's name; without one, what all declared components of the service support, or the default.
 
         Raises:
             InvalidArgumentError: the client's configuration is wrong.
         """
         service_name, _, wanted = feature.partition(".")
+        if service_name == "admin":
+            from .spi.admin import EVERYWHERE, FEATURES
+
+            if not wanted or wanted in EVERYWHERE:
+                return True
+            service_name, wanted = FEATURES.get(wanted, ("", ""))
         if service_name not in SERVICES:
             return False
         runtime = self._context.runtime()
@@ -267,7 +298,7 @@ class CloudRuntimesClient:
         await run_until_closed_async(self.running(host=host, port=port, timeout=timeout))
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *SERVICES})
+        return sorted({*super().__dir__(), *_OFFERED})
 
     def wait_ready(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Return once the runtime answers, and what ``[resiliency]`` refers to is there.

@@ -56,6 +56,8 @@ class _Default(float):
 DEFAULT_TIMEOUT: Final[float] = _Default(30.0)
 """Default of the client's ``timeout``: 30 seconds, unless the configuration says otherwise."""
 
+_FOR_EDITORS: Final = ".schema.json"
+"""End of the name of a schema that lies beside a file."""
 _TOP_LEVEL: Final = ("runtime", "fallback", "endpoint", "timeout", "app_id")
 SUFFIXES: Final = tuple(KINDS)
 
@@ -76,6 +78,7 @@ class ClientSettings:
         addresses: the tables ``[rpc.<service>]``: addresses of services, not components.
         telemetry: the table ``[telemetry]``, which is not a component.
         resiliency: the table ``[resiliency]``, which is not a component; ``None``: it is absent.
+        admin: the table ``[admin]``, which is not a component.
         requires: the table ``[requires]``: service → name → features that the code needs.
         origin: where the configuration came from, for messages.
     """
@@ -92,6 +95,7 @@ class ClientSettings:
     addresses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     telemetry: Mapping[str, Any] = field(default_factory=dict)
     resiliency: Mapping[str, Any] | None = None
+    admin: Mapping[str, Any] = field(default_factory=dict)
     requires: Mapping[str, Any] = field(default_factory=dict)
     origin: str = "no configuration"
 
@@ -238,7 +242,7 @@ def _tables_of(path: Path, searched: bool) -> tuple[dict[str, Any], str]:
         if path.is_dir():
             merged: dict[str, Any] = {}
             for file in sorted(path.iterdir()):
-                if file.suffix.lower() in SUFFIXES and file.is_file():
+                if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.endswith(_FOR_EDITORS):
                     _merge(merged, _parse(file), file, ())
             return merged, str(path)
         return _parse(path), str(path)
@@ -256,7 +260,9 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InvalidArgumentError(
             f"{path}: unknown kind of configuration; name it {', '.join('*' + s for s in SUFFIXES)}"
         )
-    return parse(path.read_bytes(), suffix, path)
+    tables = parse(path.read_bytes(), suffix, path)
+    tables.pop("$schema", None)  # editors read it
+    return tables
 
 
 def parse(data: bytes, suffix: str, path: Path) -> dict[str, Any]:
@@ -307,7 +313,7 @@ def load(
             name = "layotto"
         else:
             name = "capa"
-    known = {*_TOP_LEVEL, *services, *RUNTIMES, "resiliency", "requires", name}
+    known = {*_TOP_LEVEL, *services, *RUNTIMES, "admin", "resiliency", "requires", name}
     for number, (key, value) in enumerate(table.items(), 1):
         if key not in known:
             choices = known - {name} | {*RUNTIMES}  # the runtime's name is a value
@@ -340,6 +346,7 @@ def load(
         addresses=_tables(table.get("rpc", {}), "rpc", "address", origin),
         telemetry=table.get("telemetry", {}),
         resiliency=table.get("resiliency"),
+        admin=table.get("admin", {}),
         requires=table.get("requires", {}),
         origin=origin,
     )

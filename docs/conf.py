@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from posixpath import dirname, join, normpath
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -32,10 +33,13 @@ python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
 html_title = f"{project} {version}"
 html_theme = "furo"
-html_static_path, html_css_files = ["_static"], ["site.css"]
+html_static_path, html_css_files, html_js_files = ["_static"], ["site.css"], ["site.js"]
+html_search_scorer = str(Path(__file__).parent / "scorer.js")
 html_show_copyright = html_copy_source = False
 
 _LISTED = re.compile(r"^(?:[*-] |\d+\. |\| )\[([^\]]*)\]\(([^)#]+)\.md\)", re.MULTILINE)
+
+_PARAMETERS = re.compile(r"<dl>\s*(<dd>.*?</dd>)\s*</dl>", re.DOTALL)
 
 
 def list_pages(app: Sphinx, page: str, source: list[str]) -> None:
@@ -54,7 +58,16 @@ def write_root(app: Sphinx, error: Exception | None) -> None:
         Path(app.outdir, "index.html").write_text(refresh, encoding="utf-8")
 
 
+def write_parameters(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Make the parameters of a signature, which Sphinx writes as definitions of nothing, plain blocks: screen readers stumble over those."""
+    if "body" in context:
+        context["body"] = _PARAMETERS.sub(
+            lambda found: f'<div>{found[1].replace("dd>", "div>")}</div>', str(context["body"])
+        )
+
+
 def setup(app: Sphinx) -> None:
     """Connect what is above."""
     app.connect("source-read", list_pages)
+    app.connect("html-page-context", write_parameters)
     app.connect("build-finished", write_root)

@@ -117,7 +117,8 @@ def _signature(value: Any) -> str:
 def _markdown(text: str) -> str:
     """Turn a docstring's sections into lists; the rest is Markdown already."""
     out, listed = [], False
-    for line in inspect.cleandoc(text).splitlines():
+    text = re.sub(r"^>>> .*(?:\n.+)*", _fenced, inspect.cleandoc(text), flags=re.MULTILINE)
+    for line in text.splitlines():
         if section := _SECTION.match(line):
             listed = True
             out += ["", f"**{section[1].replace('Args', 'Arguments')}**", ""]
@@ -127,6 +128,11 @@ def _markdown(text: str) -> str:
             listed = listed and (not line or line.startswith(" "))
             out.append(textwrap.dedent(line) if listed else line)
     return "\n".join(out)
+
+
+def _fenced(example: re.Match[str]) -> str:
+    """Return an example as a block of code."""
+    return f"```pycon\n{re.sub('  # doctest: .*', '', example[0])}\n```"
 
 
 def find(app: Sphinx, name: str, within: str = "") -> tuple[str, python.ObjectEntry] | None:

@@ -10,6 +10,8 @@ from ..errors import InvalidArgumentError
 MAX_KEY_BYTES: Final = 1024
 HIDDEN: Final = "||"
 """Beginning of keys of our own in a store; no key of an application has it anywhere."""
+OUTBOX: Final = f"{HIDDEN}outbox{HIDDEN}"
+"""Beginning of the hidden keys whose order of commits a store may keep."""
 
 
 class _ClientTimeout(float):

@@ -100,7 +100,7 @@ def _toml(text: str) -> Any:
 def _yaml(text: str) -> Any:
     import yaml
 
-    value = yaml.load(text, _yaml_loader())
+    value = yaml.load(text, _yaml_loader())  # noqa: S506  # a SafeLoader
     return {} if value is None else value  # an empty document
 
 

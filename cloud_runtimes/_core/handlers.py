@@ -7,8 +7,10 @@ a request or a run), or the client. A parameter without an annotation gets a val
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from types import FrameType
 from typing import Any, Final, NamedTuple, TypeVar, get_args, get_origin
 
 from ..errors import InvalidArgumentError
@@ -108,7 +110,7 @@ class _Reader:
         annotation = parameter.annotation
         if isinstance(annotation, str):
             try:
-                annotation = eval(annotation, dict(self._names))
+                annotation = eval(annotation, dict(self._names))  # noqa: S307  # of the application itself
             except Exception:  # a name that is imported for type checkers alone, say
                 return self._unresolved(annotation)
         if annotation in (parameter.empty, Any, object) or parameter.kind is parameter.VAR_POSITIONAL:
@@ -141,6 +143,39 @@ class _Reader:
             f"{self._label}: a handler takes the data, the {self._context.__name__} and the client, each at most once, "
             f"as positional arguments; {self._handler!r:.80} needs {parameter.name!r} too"
         )
+
+
+def running(handlers: Iterable[Callable[..., Any]]) -> list[str]:
+    """Return the names of those handlers that run now, in a thread or in a task of a loop."""
+    names = {
+        each.__code__: getattr(each, "__qualname__", "")
+        for handler in handlers
+        for each in _wrapped(handler)
+        if hasattr(each, "__code__")
+    }
+    found = dict.fromkeys(names[frame.f_code] for frame in _frames() if frame.f_code in names)
+    return [name.rpartition("<locals>.")[2] for name in found]
+
+
+def _frames() -> Iterator[FrameType]:
+    """Yield the frames of all threads, and of all tasks of loops that wait."""
+    loops = set()
+    for top in sys._current_frames().values():
+        frame: FrameType | None = top
+        while frame is not None:
+            yield frame
+            if frame.f_code.co_name == "run_forever":
+                loops.add(frame.f_locals.get("self"))
+            frame = frame.f_back
+    if loops:
+        import asyncio
+
+        for loop in loops:
+            for task in asyncio.all_tasks(loop):
+                step: Any = task.get_coro()
+                while (frame := getattr(step, "cr_frame", None)) is not None:
+                    yield frame
+                    step = step.cr_await
 
 
 def _names(handler: Any) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ It is called ``cloud_runtimes`` and has no handler of its own. Where an applicat
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,11 @@ def repeated(key: str, message: str, *args: Any, exc_info: BaseException | None 
     _said[key] = (now, 0)
     suffix = f" ({kept} more like this)" if kept else ""
     logger().warning(message + suffix, *args, exc_info=exc_info)
+
+
+def in_development() -> bool:
+    """Return whether ``CLOUD_RUNTIMES_DEV`` asks for warnings of common mistakes."""
+    return os.environ.get("CLOUD_RUNTIMES_DEV", "0") != "0"
 
 
 def once(key: str, message: str, *args: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast
 
 from .._core import fork
+from .._core.arguments import HIDDEN
 from .._core.os_errors import resource_exhausted
 from ..config import suggest
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
@@ -17,9 +18,8 @@ from ..spi.operation import Method, Operation, ends_driver, mark_interrupted, se
 
 if TYPE_CHECKING:
     from .._core.propagation import Entered
-    from ..spi.change import Change
     from ..spi.driver import Driver
-    from ..spi.pubsub import Delivery, SubscribeRequest
+    from ..spi.pubsub import Delivery, OutgoingBatch, SubscribeRequest
     from ..spi.schedule import DueRun
     from .context import ClientContext
 
@@ -115,6 +115,10 @@ class Interceptor:
         """Return what is around a handler of events; ``None``: the context that came with the event."""
         return None
 
+    def forwarding(self, pubsub_name: str) -> Callable[[int, int], None] | None:
+        """Return what is told how many events a forwarder has published, and how many the broker refused."""
+        return None
+
     def serving(self, method: str, headers: Mapping[str, str]) -> Entered | None:
         """Return what is around a handler of an RPC method; ``None``: the context that came with the call."""
         return None
@@ -142,7 +146,8 @@ class ServiceFrame:
         drivers: those made so far, by component. Emptied when the client closes or is forked, so that the hot path needs no other check.
         interceptors: outermost first; there are some where the configuration says so.
         handlers: what the application has registered with the service.
-        make_change: of pub/sub alone: makes an event a change for a transaction of another service, with its id.
+        resume: of pub/sub alone: has events forwarded that earlier processes left in outboxes and spools.
+        make_event: of pub/sub alone: makes an event for a transaction of another service. Returns the event, its id, what makes a write of events there, and what to call after the commit.
     """
 
     def __init__(self, name: str, context: ClientContext) -> None:
@@ -153,7 +158,8 @@ class ServiceFrame:
         self.drivers: dict[str, Any] = {}
         self.interceptors: tuple[Interceptor, ...] = ()
         self.handlers: dict[Any, Any] = {}
-        self.make_change: Callable[..., tuple[Change, str]]
+        self.resume: Callable[[], None]
+        self.make_event: Callable[..., tuple[OutgoingBatch, str, Callable[[OutgoingBatch], Any], Callable[[], None]]]
 
     def driver(self, name: str) -> Any:
         """Return the driver for a store name; the first time it is made, without I/O."""
@@ -161,6 +167,10 @@ class ServiceFrame:
         if driver is None:
             if not isinstance(name, str) or not name or len(name) > 255 or not name.isprintable():
                 raise self._no_name(name)
+            if name.startswith(HIDDEN):
+                raise InvalidArgumentError(
+                    f"{self.name}: names that begin with {HIDDEN!r}, such as {name!r}, are reserved"
+                )
             with fork.importing:
                 runtime = self.context.runtime(self)
                 self.runtime_name = runtime.name
@@ -173,6 +183,11 @@ class ServiceFrame:
                     driver.executor = runtime.executor
                     self.drivers[name] = driver
         return driver
+
+    def only(self) -> str:
+        """Return the name of the one component of a service that has no more: the only one that is declared, else ``default``."""
+        declared = [name for service, name in self.context.runtime(self).declared() if service == self.name]
+        return declared[0] if len(declared) == 1 else "default"
 
     def _no_name(self, name: Any) -> InvalidArgumentError:
         return InvalidArgumentError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, T
 
 from .._core import fork
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
+from .._core.handlers import running
 from .._core.handles import Handle
 from .._core.logs import logger
 from .._core.os_signals import ending_signals
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 1.0
 """Seconds after a signal until somebody may wonder."""
-_WAITING: Final = "waiting for running handlers to end; Ctrl-C again ends them"
+_SERVICES: Final = ("rpc", "pubsub", "schedule")
+"""Services with handlers."""
 
 S = TypeVar("S")
 P = ParamSpec("P")
@@ -167,12 +169,20 @@ class RunningHandle(ClosingHandle):
     @contextmanager
     def _patience(self) -> Iterator[None]:
         """Say why it has not ended, a moment after a signal."""
-        self._notice = notice = Timer(_PATIENCE, logger().warning, (_WAITING,))
+        self._notice = notice = Timer(_PATIENCE, self._say_what_runs)
         notice.daemon = True
         try:
             yield
         finally:
             notice.cancel()
+
+    def _say_what_runs(self) -> None:
+        context = self._frame.context
+        functions = (each.function for service in _SERVICES for each in context.frame(service).handlers.values())
+        names = running(functions)
+        logger().warning(
+            "waiting for running handlers to end%s; Ctrl-C again ends them", f": {', '.join(names)}" if names else ""
+        )
 
     def _signalled(self, number: int) -> None:
         again, self.signal = self.signal, number

@@ -56,8 +56,7 @@ def _tables(requires: Mapping[str, Any], known: Collection[str]) -> Iterator[tup
 
 
 def _names(service: str, names: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
-    spi = vars(import_module(f"cloud_runtimes.spi.{service}"))
-    known = {value for name, value in spi.items() if name.isupper() and name[0] != "_" and isinstance(value, str)}
+    known = features_of(service)
     for name, features in names.items():
         if not isinstance(features, (list, tuple)) or not all(isinstance(feature, str) for feature in features):
             raise InvalidArgumentError(f'requires.{service}.{name}: give a list of features, such as ["transaction"]')
@@ -67,6 +66,12 @@ def _names(service: str, names: Mapping[str, Any]) -> Iterator[tuple[str, Sequen
                     f"requires.{service}.{name}: there is no feature {feature!r}; {suggest(feature, known)}"
                 )
         yield name, features
+
+
+def features_of(service: str) -> set[str]:
+    """Return the features that the SPI of a service has names for."""
+    spi = vars(import_module(f"cloud_runtimes.spi.{service}"))
+    return {value for name, value in spi.items() if name.isupper() and name[0] != "_" and isinstance(value, str)}
 
 
 def _remedy(driver: Driver, feature: str) -> str:

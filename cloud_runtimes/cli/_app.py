@@ -12,23 +12,29 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
+from ._admin import dead_app, groups, peek, purge, seek, topics
 from ._app_serve import serve
 from ._config import config_app
 from ._copy import copy
 from ._daprd import ServeCommand
+from ._dashboard import dashboard
 from ._file import file_app
 from ._lock import lock_app
+from ._operating import services, stores
 from ._publish import publish
 from ._rpc import invoke
 from ._run import run as run_application
 from ._schedule import schedule_app
 from ._session import Invocation
 from ._settings_file import init
+from ._spool import spool_app
 from ._sql import sql
 from ._state import secret_app, state_app
+from ._steering import delete_group, delete_topic, pause, restore, resume
 from ._streams import complain, note, write
 from ._subscribe import subscribe
 from ._telemetry import telemetry_app
+from ._top import overview, top
 
 
 class _Program(TyperGroup):
@@ -133,13 +139,30 @@ app.command(short_help="Tell what is installed and whether it works.")(doctor)
 app.command(short_help="Write a configuration file with comments.")(init)
 app.command(short_help="Publish lines of JSON.")(publish)
 app.command(short_help="Write events to stdout.")(subscribe)
+app.command(short_help="Write the topics of a pub/sub component.")(topics)
+app.command(short_help="Write the groups of a topic.")(groups)
+app.command(short_help="Write events and leave them there.")(peek)
+app.command(short_help="Remove the events of a topic for good.")(purge)
+app.command(short_help="Move a group to another place of its topic.")(seek)
+app.command(short_help="Have a group get nothing for a time.")(pause)
+app.command(short_help="Let a group that was paused go on.")(resume)
+app.command(short_help="Delete a group.")(delete_group)
+app.command(short_help="Delete a topic.")(delete_topic)
+app.command(short_help="Publish events that were saved, as they were.")(restore)
 app.command(short_help="Call a method of a service.")(invoke)
+app.command(short_help="Write the applications that can be called.")(services)
+app.command(short_help="Write the stores that there are.")(stores)
+app.command(short_help="Write what needs a look.")(overview)
+app.command(short_help="Show what needs a look, live.")(top)
 app.command("run", short_help="Run an application: its methods, subscriptions and jobs.")(run_application)
 app.command(short_help="Run an SQL statement.")(sql)
+app.command(short_help="Show what services hold, on a page.")(dashboard)
+app.add_typer(dead_app, name="dead")
 app.add_typer(state_app, name="state")
 app.add_typer(secret_app, name="secret")
 app.add_typer(config_app, name="config")
 app.add_typer(lock_app, name="lock")
 app.add_typer(file_app, name="file")
 app.add_typer(schedule_app, name="schedule")
+app.add_typer(spool_app, name="spool")
 app.add_typer(telemetry_app, name="telemetry")

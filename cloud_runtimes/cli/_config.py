@@ -1,4 +1,4 @@
-"""``config get|set|delete|watch``."""
+"""``config get|set|delete|watch|validate|schema``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from ._completing import stores
 from ._errors import NOT_FOUND, UsageError
+from ._output import Output, record, rows
 from ._session import connect
-from ._settings_file import validate
+from ._settings_file import schema, validate
 from ._streams import complain, stopping, write
-from ._tables import Table, record, rows
+from ._tables import Table
 
 if TYPE_CHECKING:
     from ..configuration import ConfigurationItem
@@ -24,8 +26,14 @@ _LOOK: Final = 0.2
 
 config_app = typer.Typer(help="Read, write and follow configuration.", no_args_is_help=True, rich_markup_mode=None)
 config_app.command("validate", short_help="Check a configuration file.")(validate)
+config_app.command("schema", short_help="Write the schema of the file, for editors.")(schema)
 
-Store = Annotated[str, typer.Argument(help="Name of the configuration component.", show_default=False)]
+Store = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the configuration component.", show_default=False, autocompletion=stores("configuration")
+    ),
+]
 Keys = Annotated[list[str] | None, typer.Argument(help="Keys; none: all.", show_default=False)]
 Group = Annotated[str | None, typer.Option("--group", metavar="NAME", help="Namespace within the store.")]
 Label = Annotated[str | None, typer.Option("--label", metavar="NAME", help="Variant of the values.")]
@@ -44,6 +52,7 @@ def get(
             "--items", help="All that is known of each item: a table on a terminal, else a JSON object a line."
         ),
     ] = False,
+    output: Output = None,
 ) -> int:
     """Write the value of one KEY. Several are a table on a terminal, else a JSON object. Exit code 3 where a key has none."""
     keys = keys or []
@@ -51,12 +60,12 @@ def get(
         items_by_key = client.configuration.get_configuration_items(store, keys, group=group, label=label)
     missing = [key for key in keys if key not in items_by_key]
     if items:
-        rows(map(_fields, items_by_key.values()), _COLUMNS)
+        rows(map(_fields, items_by_key.values()), _COLUMNS, output)
     elif len(keys) == 1:
         if not missing:
             write(items_by_key[keys[0]].value.encode() + b"\n")
     else:
-        record({key: item.value for key, item in items_by_key.items()})
+        record({key: item.value for key, item in items_by_key.items()}, output)
     if missing:
         complain(f"no key {', '.join(map(repr, missing))} in {store!r}")
         return NOT_FOUND
@@ -116,6 +125,7 @@ def watch(
     group: Group = None,
     label: Label = None,
     count: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N lines.")] = None,
+    output: Output = None,
 ) -> int:
     """Write current values, then what changes, until interrupted: a table on a terminal, else a JSON object a line."""
     remaining, table = count, Table(_COLUMNS)
@@ -124,7 +134,7 @@ def watch(
             while not stop.signal and remaining != 0:
                 items = list((changes.receive(timeout=_LOOK) or {}).values())[:remaining]
                 if items:
-                    rows(map(_fields, items), _COLUMNS, table)
+                    rows(map(_fields, items), _COLUMNS, output, table)
                 if remaining is not None:
                     remaining -= len(items)
         return stop.code if stop.signal else 0

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import typer
 
 from .. import config, registry
+from .._core.arguments import HIDDEN
 from ..client import SERVICES
 from ..errors import UnsupportedError
 from ..spi.executor import Executor
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 COPIED: Final = ("pubsub", "configuration", "state", "file", "schedule")
 """The services with data that is copied, in this order: events may be refused, so they come first."""
 _NOT_COPIED: Final = (
-    "secrets, telemetry, locks and the registry of services are not copied; for databases use pg_dump, .backup or the like"
+    "secrets, telemetry, locks, the registry of services and events that wait in an outbox or a spool are not copied; "
+    "for databases use pg_dump, .backup or the like"
 )
 _LIST: Final = Method("copy", "list", repeatable=True, writes=False)
 
@@ -74,7 +76,7 @@ class _Side:
         all_names = set(declared)
         if self.table is None and (home := self.runtime.undeclared(service)) is not None:
             all_names.update(home.names(self.operation(service), service))
-        return sorted(all_names)
+        return sorted(name for name in all_names if not name.startswith(HIDDEN))
 
     def operation(self, name: str) -> Operation:
         """Return that of one step."""

@@ -1,6 +1,6 @@
 """``doctor``: what is installed, what is configured, and whether the runtime answers.
 
-Each part is examined for itself, so that one that fails does not hide the others; the first failure is the line at the end. It needs the standard library only. Settings of components are not shown: they may hold secrets.
+Each part is examined for itself, so that one that fails does not hide the others; the verdict comes first, and the first failure is the line at the end. It needs the standard library only. Settings of components are not shown: they may hold secrets.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def doctor(invocation: Invocation, as_json: bool) -> int:
 def _examine(invocation: Invocation) -> dict[str, Any]:
     look = _Examination()
     workers: str | None = None
+    waiting: list[dict[str, Any]] = []
     client = look.attempt(lambda: make_client(invocation), None)
     try:
         settings = look.attempt(lambda: _settings(client), None)
@@ -73,6 +74,8 @@ def _examine(invocation: Invocation) -> dict[str, Any]:
             look.attempt(lambda: client.wait_ready(timeout=limit), None)
             if look.problem is None:
                 workers = _workers(client)
+            # also where a broker is away: then it matters
+            waiting = look.attempt(lambda: _waiting(client), [])
     finally:
         if client is not None:
             look.attempt(client.close, None)
@@ -93,6 +96,7 @@ def _examine(invocation: Invocation) -> dict[str, Any]:
         },
         "components": components,
         "workers": workers,
+        "waiting": waiting,
         "ready": look.problem is None,
         "problem": look.problem,
     }
@@ -111,6 +115,24 @@ def _workers(client: CloudRuntimesClient) -> str | None:
     if reply.status != 503:
         return "working"
     return "not working: a subscription, a configuration watcher or the jobs; the log of the worker says why"
+
+
+def _waiting(client: CloudRuntimesClient) -> list[dict[str, Any]]:
+    """Tell what waits in outboxes and spools, or was refused."""
+    from ..pubsub.relay_operations import statuses
+
+    frame: Any = context_of(client).frame("pubsub")
+    return [
+        {
+            "pubsub": each.relay.pubsub_name,
+            "in": each.relay.where,
+            "events": each.waiting.events,
+            "refused": each.refused.events,
+            "configured": each.taken,
+        }
+        for each in statuses(frame.relays)
+        if each.waiting.events or each.refused.events
+    ]
 
 
 def _config_file(invocation: Invocation) -> dict[str, str | None]:
@@ -212,6 +234,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
 
     kernels, runtime, configuration = report["kernels"], report["runtime"], report["configuration"]
     lines = [
+        line("ready", styled("yes", GREEN) if report["ready"] else styled("no", RED)),
         line("cloud-runtimes", report["version"]),
         line("Python", report["python"]),
         line("platform", report["platform"]),
@@ -230,9 +253,11 @@ def _lines(report: dict[str, Any]) -> list[str]:
     ]
     if report["workers"] is not None:
         lines.append(line("workers", report["workers"]))
-    lines += ["", *_table(report["components"]), ""]
-    lines.append(line("ready", styled("yes", GREEN) if report["ready"] else styled("no", RED)))
-    return lines
+    for each in report["waiting"]:
+        text = f"{each['events']:,} events wait for {each['pubsub']} in {each['in']}"
+        text += f", {each['refused']:,} were refused (cloud-runtimes spool refused)" if each["refused"] else ""
+        lines.append(line("outboxes", text if each["configured"] else f"{text}; this configuration has no such broker"))
+    return [*lines, "", *_table(report["components"])]
 
 
 def _table(components: list[dict[str, Any]]) -> list[str]:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from ._completing import stores
 from ._errors import UsageError
+from ._output import Output, is_table, record, rows
+from ._publish import opened
 from ._session import connect
-from ._streams import write
-from ._tables import Table, record, rows
+from ._streams import Advance, progress, write
+from ._tables import Table
 
 if TYPE_CHECKING:
     from ..file import FileInfo
 
+_CHUNK: Final = 1 << 20
 _PAGE: Final = 1000
 _COLUMNS: Final = ("size", "modified", "content_type", "name")
 
 file_app = typer.Typer(help="Store and read files.", no_args_is_help=True, rich_markup_mode=None)
 
-Store = Annotated[str, typer.Argument(help="Name of the file component.", show_default=False)]
+Store = Annotated[
+    str, typer.Argument(help="Name of the file component.", show_default=False, autocompletion=stores("file"))
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the file.", show_default=False)]
 
 
@@ -43,9 +50,22 @@ def put(
 
     kept = dict(pairs(metadata, "--metadata")) or None
     data: Any = sys.stdin.buffer if path == "-" else Path(path)
-    with connect(context.obj) as client:
+    with ExitStack() as resources:
+        client = resources.enter_context(connect(context.obj))
+        if sys.stderr.isatty():  # elsewhere the service copies the file itself, which is faster
+            file, _, size = resources.enter_context(opened(path))
+            data = _counted(file, resources.enter_context(progress(size, "bytes")))
         client.file.put_file(store, name, data, content_type=content_type, metadata=kept, overwrite=not no_overwrite)
     return 0
+
+
+def _counted(file: IO[bytes], advance: Advance) -> Iterator[bytes]:
+    """Yield the content of a file, and tell how much of it is read."""
+    count = 0
+    while data := file.read(_CHUNK):
+        yield data
+        count += len(data)
+        advance(count, count)
 
 
 @file_app.command("get", short_help="Write a file.")
@@ -65,12 +85,12 @@ def get(
             file.seek(start)
         remaining = (file.info.size or 0) if length is None else length
         if path == "-":
-            while data := file.read(min(remaining, 1024 * 1024)):
+            while data := file.read(min(remaining, _CHUNK)):
                 write(data)
                 remaining -= len(data)
             return 0
         with open(path, "wb") as target:
-            while data := file.read(min(remaining, 1024 * 1024)):
+            while data := file.read(min(remaining, _CHUNK)):
                 target.write(data)
                 remaining -= len(data)
     return 0
@@ -85,7 +105,8 @@ def list_files(
     limit: Annotated[int | None, typer.Option(metavar="N", help="How many at most.")] = None,
     after: Annotated[str | None, typer.Option(metavar="NAME", help="Only those behind this name.")] = None,
     long: Annotated[bool, typer.Option("--long", "-l", help="Size and time before the name.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Each as a JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As --format json.")] = False,
+    output: Output = None,
 ) -> int:
     """Write the names in byte order: a table on a terminal, else one a line."""
     with connect(context.obj) as client:
@@ -93,7 +114,7 @@ def list_files(
         while remaining is None or remaining > 0:
             size = _PAGE if remaining is None else min(remaining, _PAGE)
             page = client.file.list_files(store, prefix, recursive=not level, limit=size, after=after)
-            _show(page, table, long, json)
+            _show(page, table, long, "json" if json else output)
             if len(page) < size:
                 break
             after = page[-1].name
@@ -104,18 +125,14 @@ def list_files(
     return 0
 
 
-def _show(page: Sequence[FileInfo], table: Table, long: bool, as_json: bool) -> None:
-    if not as_json and sys.stdout.isatty():
-        rows(map(_fields, page), _COLUMNS, table)
+def _show(page: Sequence[FileInfo], table: Table, long: bool, output: str | None) -> None:
+    if output is not None or is_table(output):
+        rows(map(_fields, page), _COLUMNS, output, table)
     else:
-        write(b"".join(_line(info, long, as_json) + b"\n" for info in page))
+        write(b"".join(_line(info, long) + b"\n" for info in page))
 
 
-def _line(info: FileInfo, long: bool, as_json: bool) -> bytes:
-    if as_json:
-        from ..codec import json
-
-        return json.encode(_fields(info))
+def _line(info: FileInfo, long: bool) -> bytes:
     if not long:
         return info.name.encode()
     time = "" if info.modified is None else info.modified.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -147,10 +164,10 @@ def remove(
 
 
 @file_app.command("stat")
-def stat(context: typer.Context, store: Store, name: Name) -> int:
+def stat(context: typer.Context, store: Store, name: Name, output: Output = None) -> int:
     """Write what is known of a file: a table on a terminal, else a JSON object. Exit code 3 where there is none."""
     with connect(context.obj) as client:
-        record(_fields(client.file.stat_file(store, name)))
+        record(_fields(client.file.stat_file(store, name)), output)
     return 0
 
 

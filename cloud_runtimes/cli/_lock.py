@@ -1,4 +1,4 @@
-"""``lock run``: a command that runs while a lock is held."""
+"""``lock run|list|break``: a command that runs while a lock is held, and the locks that others hold."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from .._core.os_commands import in_foreground, wait_for_end
 from .._core.os_signals import ENDING, HANGING_UP, PASSED, handling, signals
 from .._core.threads import Background
 from ..errors import CloudRuntimesError, LeaseLostError
+from ._completing import stores
+from ._errors import NOT_FOUND
+from ._output import Output, fields_of, rows
 from ._session import connect
-from ._streams import complain, note
+from ._streams import agree, complain, note
 
 if TYPE_CHECKING:
     from ..lock import Lease
@@ -30,18 +33,66 @@ _NOT_RUN: Final = 126
 _PATIENCE: Final = 5.0
 """Seconds from SIGTERM to SIGKILL."""
 
-lock_app = typer.Typer(help="Hold locks.", no_args_is_help=True, rich_markup_mode=None)
+lock_app = typer.Typer(help="Hold, list and break locks.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @lock_app.callback()
 def _lock() -> None:
-    """Hold locks."""
+    """Hold, list and break locks."""
+
+
+Store = Annotated[
+    str, typer.Argument(help="Name of the lock component.", show_default=False, autocompletion=stores("lock"))
+]
+Resource = Annotated[str, typer.Argument(help="What is locked.", show_default=False)]
+
+
+@lock_app.command("list", short_help="Write the locks that are held.")
+def list_locks(
+    context: typer.Context,
+    store: Store,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="Only locks whose names begin so.")] = "",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Locks at most.")] = 1000,
+    output: Output = None,
+) -> int:
+    """Write the locks that are held or waited for: a table on a terminal, else a JSON object a line."""
+    with connect(context.obj) as client:
+        found = client.admin.locks(store, prefix=prefix, limit=limit)
+        rows(map(fields_of, found), ("resource_id", "owner", "token", "since", "expires_at", "waiting"), output)
+    return 0
+
+
+@lock_app.command("break", short_help="End the lease of whoever holds a lock.")
+def break_lock(
+    context: typer.Context,
+    store: Store,
+    resource: Resource,
+    token: Annotated[
+        int | None, typer.Option(metavar="TOKEN", help="Only if the lease has this token; else the present one.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell who holds it.")] = False,
+) -> int:
+    """End the lease of whoever holds a lock, so that the next one gets it. It tells who that is first, and asks on a terminal. Exit code 3: nobody holds it; 4: somebody else does by now."""
+    with connect(context.obj) as client:
+        found = client.admin.locks(store, prefix=resource, limit=1)
+        held = next((each for each in found if each.resource_id == resource and each.token is not None), None)
+        if held is None or held.token is None:
+            complain(f"nobody holds {resource!r} of {store!r}")
+            return NOT_FOUND
+        since = f" since {held.since.isoformat()}" if held.since else ""
+        note(f"{resource} is held by {held.owner}{since}, token {held.token}, {held.waiting or 0} wait")
+        if dry_run:
+            return 0
+        agree("Break it?", yes)
+        client.admin.break_lock(store, resource, held.token if token is None else token)
+    return 0
 
 
 @lock_app.command("run", short_help="Run a command while holding a lock.")
 def run(
     context: typer.Context,
-    store: Annotated[str, typer.Argument(help="Name of the lock component.", show_default=False)],
+    store: Store,
     resource: Annotated[str, typer.Argument(help="What to lock.", show_default=False)],
     command: Annotated[
         list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What to run.", show_default=False)

@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from ..errors import CloudRuntimesError, InvalidArgumentError, PayloadError, ResourceExhaustedError
+from ._completing import stores
+from ._completing import topics as complete_topics
 from ._errors import UsageError, exit_code, explain
 from ._session import connect
 from ._streams import Advance, complain, note, progress, stopping
@@ -34,8 +36,11 @@ class _BadLine(Exception):
 
 def publish(
     context: typer.Context,
-    pubsub: Annotated[str, typer.Argument(help="Name of the pub/sub component.", show_default=False)],
-    topic: Annotated[str, typer.Argument(help="Topic.", show_default=False)],
+    pubsub: Annotated[
+        str,
+        typer.Argument(help="Name of the pub/sub component.", show_default=False, autocompletion=stores("pubsub")),
+    ],
+    topic: Annotated[str, typer.Argument(help="Topic.", show_default=False, autocompletion=complete_topics)],
     file: Annotated[str, typer.Argument(help="Where lines come from; - is stdin.")] = "-",
     key: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Ordering key: a field of each object, e.g. order.id.")
@@ -57,7 +62,7 @@ def publish(
     attributes = dict(pairs(attribute, "--attribute"))
     if "id" in attributes:
         raise UsageError("--attribute id=…: every event needs an id of its own")
-    with _opened(file) as (lines, name, size), connect(context.obj) as client:
+    with opened(file) as (lines, name, size), connect(context.obj) as client:
         context_of(client).frame("pubsub").driver(pubsub)  # a wrong name is told before any line is read
         publisher = client.pubsub.publisher(
             pubsub,
@@ -146,7 +151,7 @@ def _key(value: Any, path: list[str]) -> str:
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[tuple[IO[bytes], str, int | None]]:
+def opened(source: str) -> Iterator[tuple[IO[bytes], str, int | None]]:
     """Give the file, its name for messages, and its size where it has one."""
     if source == "-":
         yield sys.stdin.buffer, "stdin", None

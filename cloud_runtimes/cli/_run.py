@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -43,6 +44,9 @@ _IMPATIENT: Final = 0.5
 def run(
     context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="MODULE:CLIENT", help="E.g. shop.main:client.", show_default=False)],
+    factory: Annotated[
+        bool, typer.Option("--factory", help="The target is a function that returns the client.")
+    ] = False,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen; fd://3: a socket that is inherited.")
     ] = "127.0.0.1",
@@ -51,6 +55,13 @@ def run(
     ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes; one that dies is replaced.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Begin anew when a module below changes.")] = False,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="debug, info, warning or error: from where logs are written; else info, or what the module configures.",
+        ),
+    ] = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True, help="End with the parent process.")] = False,
 ) -> int:
     """Import a module and run what its client has registered, until interrupted: methods of RPC, subscriptions and due jobs. What is in hand is finished at the end.
@@ -59,14 +70,17 @@ def run(
     """
     invocation: Invocation = context.obj
     _export(invocation)
+    if reload:
+        os.environ.setdefault("CLOUD_RUNTIMES_DEV", "1")
     if workers == 1 and not reload:
         if supervised:  # before an import that takes its time
             Background(_end_with_supervisor, "cloud-runtimes-supervisor-watch").start()
-        return _run_here(target, host, port, invocation.timeout)
+        return _run_here(_client(target, factory), host, port, invocation.timeout, log_level)
     with _listening(host, port) as listening:
         timeout = DEFAULT_TIMEOUT if invocation.timeout is None else invocation.timeout
         inherited = () if listening is None else (listening.fileno(),)
-        command = _command(invocation, target, host, inherited)
+        command = [*_command(invocation, target, host, inherited), *["--factory"] * factory]
+        command += ["--log-level", log_level] if log_level else []
         changes = Changes()
         processes = [_Worker(command, inherited, changes) for _ in range(workers)]
         return _Workers(processes, changes, reload, timeout + _GRACE).run()
@@ -112,13 +126,16 @@ def _export(invocation: Invocation) -> None:
 # -- one process ----------------------------------------------------------
 
 
-def _run_here(target: str, host: str, port: int | None, timeout: float | None) -> int:
+def _run_here(
+    client: CloudRuntimesClient, host: str, port: int | None, timeout: float | None, log_level: str | None
+) -> int:
     import logging
 
-    client = _client(target)
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format=_FORMAT)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    if log_level is not None:
+        logging.getLogger().setLevel(log_level.upper())
     limits = {} if timeout is None else {"timeout": timeout}
     with client:
         application = client.running(host=host, port=port, **limits)
@@ -137,8 +154,8 @@ def _end_with_supervisor() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _client(target: str) -> CloudRuntimesClient:
-    """Import the client that ``MODULE:NAME`` is."""
+def _client(target: str, factory: bool) -> CloudRuntimesClient:
+    """Import the client that ``MODULE:NAME`` is, or call what makes it."""
     module, colon, name = target.partition(":")
     if not colon or not module or not name.isidentifier():
         raise UsageError(f"{target!r}: give MODULE:CLIENT, e.g. shop.main:client")
@@ -151,8 +168,13 @@ def _client(target: str) -> CloudRuntimesClient:
         raise UsageError(f"there is no module {module!r} in {os.getcwd()} or among the installed ones") from error
     except AttributeError as error:
         raise UsageError(f"the module {module!r} has no {name!r}") from error
+    if factory:
+        if not callable(value):
+            raise UsageError(f"{target} is {type(value).__name__}, not a function: leave out --factory")
+        value = value()
     if not isinstance(value, CloudRuntimesClient):
-        raise UsageError(f"{target} is {type(value).__name__}, not a CloudRuntimesClient")
+        hint = ": give --factory if it returns one" if inspect.isfunction(value) else ""
+        raise UsageError(f"{target} is {type(value).__name__}, not a CloudRuntimesClient{hint}")
     return value
 
 

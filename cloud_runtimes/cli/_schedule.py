@@ -1,22 +1,20 @@
-"""``schedule add|list|rm|history|run``."""
+"""``schedule add|list|rm|history|run|pause|resume|retry``."""
 
 from __future__ import annotations
 
-import dataclasses
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._errors import UsageError
+from ._errors import NOT_FOUND, UsageError
+from ._output import Output, fields_of, rows
 from ._session import connect
-from ._streams import write
-from ._tables import rows
+from ._streams import agree, complain, note, write
 
 if TYPE_CHECKING:
-    from ..schedule import Job, RpcTarget, RunRecord, TopicTarget
+    from ..schedule import RpcTarget, TopicTarget
 
-schedule_app = typer.Typer(help="Store, list and run jobs.", no_args_is_help=True, rich_markup_mode=None)
+schedule_app = typer.Typer(help="Store, list, run and pause jobs.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the job.", show_default=False)]
 
@@ -80,12 +78,32 @@ def _target(rpc: str | None, topic: str | None) -> RpcTarget | TopicTarget | Non
 
 
 @schedule_app.command("list", short_help="Write all jobs.")
-def list_jobs(context: typer.Context) -> int:
+def list_jobs(
+    context: typer.Context,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Those of all applications, with how their last runs went.")
+    ] = False,
+    output: Output = None,
+) -> int:
     """Write all jobs of the application: a table on a terminal, else a JSON object a line."""
     with connect(context.obj) as client:
+        if everything:
+            columns = (
+                "app_id",
+                "name",
+                "schedule",
+                "next_run",
+                "last_run",
+                "failed",
+                "running",
+                "paused",
+                "last_error",
+            )
+            rows(map(fields_of, client.admin.jobs(limit=1_000_000)), columns, output)
+            return 0
         jobs = client.schedule.list_jobs()
         errors = ("error",) if any(job.error for job in jobs) else ()
-        rows(map(_fields, jobs), ("name", "schedule", "next_run", "target", "data", *errors))
+        rows(map(fields_of, jobs), ("name", "schedule", "next_run", "target", "data", *errors), output)
     return 0
 
 
@@ -102,10 +120,11 @@ def remove(
 
 
 @schedule_app.command("history", short_help="Write the runs of a job.")
-def history(context: typer.Context, name: Name) -> int:
+def history(context: typer.Context, name: Name, output: Output = None) -> int:
     """Write the runs of a job, oldest first: a table on a terminal, else a JSON object a line."""
     with connect(context.obj) as client:
-        rows(map(_fields, client.schedule.list_runs(name)), ("run_id", "fire_time", "status", "attempt", "error"))
+        columns = ("run_id", "fire_time", "status", "attempt", "error")
+        rows(map(fields_of, client.schedule.list_runs(name)), columns, output)
     return 0
 
 
@@ -125,15 +144,57 @@ def run(
     return 0
 
 
-def _fields(item: Job | RunRecord) -> dict[str, Any]:
-    return {field.name: _plain(getattr(item, field.name)) for field in dataclasses.fields(item)}
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing.")]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return value
+@schedule_app.command("pause", short_help="Let a job have no occurrences.")
+def pause(context: typer.Context, name: Name, yes: Yes = False, dry_run: DryRun = False) -> int:
+    """Let a job have no occurrences until it is resumed; a run under way goes on. It asks on a terminal. Exit code 3: there is no such job."""
+    with connect(context.obj) as client:
+        job = client.schedule.get_job(name)
+        when = "none" if job.next_run is None else job.next_run.isoformat()
+        note(f"{name}: {job.schedule or 'once'}, next run {when}" + (", paused already" if job.paused else ""))
+        if not dry_run and not job.paused:
+            agree("Pause it?", yes)
+            client.admin.pause_job(name)
+    return 0
+
+
+@schedule_app.command("resume", short_help="Let a paused job have its occurrences again.")
+def resume(context: typer.Context, name: Name, yes: Yes = False, dry_run: DryRun = False) -> int:
+    """Let a paused job have its occurrences again. Its --misfire says what becomes of those it has missed. It asks on a terminal. Exit code 3: there is no such job."""
+    with connect(context.obj) as client:
+        job = client.schedule.get_job(name)
+        note(f"{name}: {job.schedule or 'once'}, {'paused' if job.paused else 'not paused'}, misfire {job.misfire}")
+        if not dry_run and job.paused:
+            agree("Resume it?", yes)
+            client.admin.resume_job(name)
+    return 0
+
+
+@schedule_app.command("retry", short_help="Run what failed once more.")
+def retry(
+    context: typer.Context,
+    name: Name,
+    run_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Id of the run; else the latest that failed.", show_default=False),
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Run a run that failed once more, under its id. It asks on a terminal. Exit code 3: there is no such run; 4: it has not failed."""
+    with connect(context.obj) as client:
+        failed = [run for run in client.schedule.list_runs(name) if run.status == "failed"]
+        run = next((each for each in reversed(failed) if run_id in (None, each.run_id)), None)
+        if run is not None:
+            run_id = run.run_id
+            note(f"{run_id} of {run.fire_time.isoformat()}: {run.error}")
+        if run_id is None:
+            complain(f"no run of {name!r} has failed")
+            return NOT_FOUND
+        if not dry_run:
+            agree("Run it once more?", yes)
+            client.admin.retry_run(name, run_id)
+    return 0

@@ -1,4 +1,4 @@
-"""``init`` and ``config validate``: the configuration file of an application."""
+"""``init``, ``config validate`` and ``config schema``: the configuration file of an application."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from ._session import Invocation, connect
 from ._streams import note, write
 
 _NAME: Final = "cloud-runtimes.toml"
+_SCHEMA: Final = "cloud-runtimes.schema.json"
 _TEXT: Final = """\
+#:schema ./{schema}
 # Configuration of Cloud Runtimes, found from this folder and those below it.
 # Every line may go: without any, all services work on SQLite and files in .cloud_runtimes, beside this file.
 
@@ -50,17 +52,36 @@ app_id = {app_id}     # name of the application: source of its events, consumer 
 
 
 def init(context: typer.Context) -> int:
-    """Write cloud-runtimes.toml, with comments, in the working directory. It is found there and in all folders below."""
+    """Write cloud-runtimes.toml, with comments, in the working directory. It is found there and in all folders below. Beside it is the schema by which editors complete and check it."""
+    from ._schema import schema_text
+
     app_id = context.obj.app_id or "".join(
         each if each.isascii() and (each.isalnum() or each in "._-") else "-" for each in os.path.basename(os.getcwd())
     )
     try:
         with open(_NAME, "x", encoding="utf-8") as file:
             lines = {extra: f"{extras.install_line(extra)} {extras.WHERE}" for extra in ("postgres", "redis")}
-            file.write(_TEXT.format(app_id=f'"{app_id[:128] or "app"}"', **lines))
+            file.write(_TEXT.format(app_id=f'"{app_id[:128] or "app"}"', schema=_SCHEMA, **lines))
     except FileExistsError:
         raise UsageError(f"{_NAME} is there already: edit it, or remove it first") from None
-    note(f"wrote {_NAME}: cloud-runtimes doctor tells what it does")
+    with open(_SCHEMA, "w", encoding="utf-8") as file:
+        file.write(schema_text())
+    note(f"wrote {_NAME} and {_SCHEMA}: cloud-runtimes doctor tells what it does")
+    return 0
+
+
+def schema(
+    resources: Annotated[
+        bool, typer.Option("--resources", help="That of the resource files of Dapr which serve reads.")
+    ] = False,
+) -> int:
+    """Write a JSON schema of the configuration, by which editors complete and check it. Components of other packages are in it, where they are installed."""
+    if resources:
+        from ..dapr_server.resources.schema import resource_schema_text as schema_text
+    else:
+        from ._schema import schema_text
+
+    write(schema_text().encode())
     return 0
 
 

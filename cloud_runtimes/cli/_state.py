@@ -7,15 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
+from ._completing import stores
 from ._errors import NOT_FOUND, UsageError
+from ._output import Output, is_table, record
 from ._session import connect
 from ._streams import complain, write
-from ._tables import Table, record
+from ._tables import Table
 
 state_app = typer.Typer(help="Read and write keys.", no_args_is_help=True, rich_markup_mode=None)
 secret_app = typer.Typer(help="Read secrets.", no_args_is_help=True, rich_markup_mode=None)
 
-Store = Annotated[str, typer.Argument(help="Name of the state component.", show_default=False)]
+Store = Annotated[
+    str, typer.Argument(help="Name of the state component.", show_default=False, autocompletion=stores("state"))
+]
 Key = Annotated[str, typer.Argument(help="Key.", show_default=False)]
 
 
@@ -25,6 +29,7 @@ def get(
     store: Store,
     key: Key,
     item: Annotated[bool, typer.Option("--item", help="A JSON object with etag, content type and expiry.")] = False,
+    output: Output = None,
 ) -> int:
     """Write a value: JSON on a line, text and bytes as they are. Exit code 3 where there is none."""
     from ..codec import json
@@ -57,7 +62,7 @@ def get(
         "expires_at": None if stored.expires_at is None else stored.expires_at.isoformat(),
         "metadata": dict(stored.metadata),
     }
-    record(shown)
+    record(shown, output)
     return 0
 
 
@@ -120,14 +125,16 @@ def list_keys(
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="With which keys begin.", show_default=False)] = "",
     limit: Annotated[int | None, typer.Option(metavar="N", help="How many at most.")] = None,
     after: Annotated[str | None, typer.Option(metavar="KEY", help="Only those behind this key.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Each key as a JSON string.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As --format json: each key as a JSON string.")] = False,
+    output: Output = None,
 ) -> int:
     """Write the keys in byte order: a table on a terminal, else one a line."""
     from ..codec.json import encode
 
     with connect(context.obj) as client:
         keys = client.state.list_keys(store, prefix, limit=limit, after=after)
-    if keys and sys.stdout.isatty() and not json:
+    json = json or output == "json"
+    if keys and not json and is_table(output):
         Table(("key",), whole=True).add([[key] for key in keys])
     else:
         write(b"".join((encode(key) if json else key.encode()) + b"\n" for key in keys))

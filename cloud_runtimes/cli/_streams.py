@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from types import FrameType
 from typing import Any, Final
 
 from .._core.os_signals import handling
+from ._errors import UsageError
 
 BOLD: Final = "1"
 RED: Final = "31"
@@ -41,6 +43,17 @@ def note(text: str) -> None:
 def complain(text: str) -> None:
     """Write an error's line to stderr."""
     note(f"{styled('error:', RED, sys.stderr)} {text}")
+
+
+def agree(question: str, yes: bool) -> None:
+    """Ask on a terminal whether to go on; elsewhere ``--yes`` says so."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("it asks on a terminal: give --yes elsewhere")
+    import typer
+
+    typer.confirm(question, abort=True, err=True)
 
 
 def abandon_stdout() -> None:
@@ -86,6 +99,13 @@ def stopping(*, interrupt: bool) -> Iterator[Stop]:
         yield stop
 
 
+def _is_file(stream: Any) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False  # a stdout without a descriptor, in tests
+
+
 Advance = Callable[[int, int], None]
 """Called with how many things there were, and how much of ``size`` is done."""
 
@@ -93,14 +113,15 @@ _EVERY: Final = 0.1
 
 
 @contextmanager
-def progress(size: int | None, things: str = "events") -> Iterator[Advance]:
+def progress(size: int | None, things: str = "events", *, to: Any = None) -> Iterator[Advance]:
     """Show a bar where the size is known, else a spinner; both with count and rate.
 
     Args:
         size: bytes to read, or whatever `Advance` is told of; ``None``: not known.
         things: that are counted.
+        to: stream that gets them; nothing is shown unless it is a file, since lines on the same terminal would mix with the bar.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or (to is not None and not _is_file(to)):
         yield lambda count, done: None
         return
     from rich.console import Console

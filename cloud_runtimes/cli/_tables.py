@@ -1,11 +1,11 @@
-"""Rows: a table on a terminal, a JSON object a line elsewhere."""
+"""Tables of text, whose columns widen as lines come."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from ._streams import BOLD, styled, write
 
@@ -53,32 +53,6 @@ class Table:
 
     def _joined(self, cells: Sequence[str]) -> str:
         return "  ".join(text.ljust(width) for text, width in zip(cells, self._widths, strict=True)).rstrip()
-
-
-def rows(items: Iterable[Mapping[str, Any]], columns: Sequence[str], table: Table | None = None) -> None:
-    """Write objects: all of each as JSON, or on a terminal some of their fields, as lines of a table."""
-    if not sys.stdout.isatty():
-        from ..codec import json
-
-        write(b"".join(json.encode(dict(item)) + b"\n" for item in items))
-    elif lines := [[_text(item.get(name)) for name in columns] for item in items]:
-        (table or Table(columns)).add(lines)
-
-
-def record(fields: Mapping[str, Any]) -> None:
-    """Write one object: as JSON, or on a terminal a field a line."""
-    if sys.stdout.isatty():
-        Table(("field", "value"), whole=True).add([[name, _text(value)] for name, value in fields.items()])
-    else:
-        rows([fields], ())
-
-
-def _text(value: Any) -> str:
-    from ..codec import json
-
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.encode(value).decode()
 
 
 def _cell(text: str, limit: int) -> str:

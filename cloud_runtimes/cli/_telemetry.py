@@ -14,6 +14,20 @@ telemetry_app = typer.Typer(
 )
 
 
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")]
+Port = Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="Where to listen; 0: a free one.")]
+Home = Annotated[
+    str | None, typer.Option(metavar="PATH", help="Folder of telemetry, or :memory:; else the home of [capa].")
+]
+MaxBytes = Annotated[
+    int, typer.Option(metavar="N", min=1 << 20, help="Limit of telemetry; the oldest records go first.")
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A further name of this server; repeatable.", show_default=False),
+]
+
+
 @telemetry_app.callback()
 def _telemetry() -> None:
     """Look at traces, logs and metrics while developing."""
@@ -22,19 +36,11 @@ def _telemetry() -> None:
 @telemetry_app.command("serve", short_help="Receive and show telemetry.")
 def serve(
     context: typer.Context,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="Where to listen; 0: a free one.")] = 4318,
-    home: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Folder of the database, or :memory:; else the home of [capa].")
-    ] = None,
-    max_bytes: Annotated[
-        int, typer.Option(metavar="N", min=1 << 20, help="Limit of the database; the oldest records go first.")
-    ] = 256
-    << 20,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A further name of this server; repeatable.", show_default=False),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 4318,
+    home: Home = None,
+    max_bytes: MaxBytes = 256 << 20,
+    allow_host: AllowHost = None,
 ) -> int:
     """Receive traces, logs and metrics by OTLP over HTTP, keep them in telemetry.db, and show them on a page, until interrupted. For development: whoever reaches the address sees all."""
     from .._core.home import home_folder

@@ -74,7 +74,7 @@ Ask: TypeAlias = tuple[Operation, Any] | _Wait
 class QueuedLock(LockDriver, FlowEngine[Ask, Any]):
     """See the module. An acquire is a flow of calls and waits; the work of a call is what the component's engine runs."""
 
-    features = frozenset({spi.FAIR, spi.RENEW, spi.TOKEN})
+    features = frozenset({spi.BREAK_LOCK, spi.FAIR, spi.LOCKS, spi.RENEW, spi.TOKEN})
     _holds: Callable[[], bool] | None = None
 
     def __init__(self, component: Any, name: str) -> None:
@@ -110,7 +110,7 @@ class QueuedLock(LockDriver, FlowEngine[Ask, Any]):
         """Return a flow that ends a lease, or with ``queued`` what there may be of it and of a wait for it; its result is whether the lease lasted."""
 
     @abstractmethod
-    def _unlocking(self, resource_id: str, owner: str) -> Any:
+    def _unlocking(self, resource_id: str, holder: str | int) -> Any:
         """Return a flow that ends the lease of an owner; its result is an `UnlockStatus`."""
 
     @abstractmethod
@@ -208,6 +208,14 @@ class QueuedLock(LockDriver, FlowEngine[Ask, Any]):
 
     async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
         status: UnlockStatus = await self._run_async(op, self._unlocking(resource_id, owner))
+        return status
+
+    def break_lock(self, op: Operation, resource_id: str, token: int, /) -> UnlockStatus:
+        status: UnlockStatus = self._run(op, self._unlocking(resource_id, token))
+        return status
+
+    async def break_lock_async(self, op: Operation, resource_id: str, token: int, /) -> UnlockStatus:
+        status: UnlockStatus = await self._run_async(op, self._unlocking(resource_id, token))
         return status
 
 

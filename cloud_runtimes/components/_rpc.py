@@ -23,3 +23,13 @@ def read_servers(app_id: str, rows: Iterable[Sequence[Any]], text: Callable[[Any
         return Entry(instance, app_id, address)
 
     return list(read_entries(f"services of {app_id!r}", rows, lambda row: str(row[0]), read))
+
+
+def read_entered(rows: Iterable[Sequence[Any]], text: Callable[[Any], str] = str) -> list[Entry]:
+    """Return the servers of all applications, without entries that cannot be read. ``rows``: instance, application, address and what else each tells."""
+
+    def read(row: Sequence[Any]) -> Entry:
+        instance, app_id, address, about = row
+        return Entry(text(instance), text(app_id), text(address), text(about) if about else "")
+
+    return list(read_entries("services", rows, lambda row: str(row[0]), read))

@@ -5,16 +5,23 @@ Nanoseconds since 1970 are text, since the page's numbers are doubles; durations
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from ..codec import json
+from .search import ALWAYS, Condition, Period, all_hold
+from .series import points
 from .store import Store
 
 MAX_SPANS: Final = 5_000
 """Of a trace that are shown."""
-_POINTS: Final = 60
-"""Of a series that are shown."""
+MAX_LOOKED: Final = 100_000
+"""Spans or log records that one search looks at, the newest first."""
+MAX_LINES: Final = 10
+"""Series of an instrument that are shown."""
+_PIECE: Final = 1_000
+_PIECE_SPANS: Final = 10_000
+_LARGEST: Final = (1 << 63) - 1
 _KINDS: Final = ("", "internal", "server", "client", "producer", "consumer")
 
 
@@ -39,7 +46,15 @@ def status(store: Store) -> dict[str, Any]:
 
 
 def traces(
-    store: Store, *, service: str = "", name: str = "", least: int = 0, errors: bool = False, limit: int = 100
+    store: Store,
+    *,
+    service: str = "",
+    name: str = "",
+    least: int = 0,
+    errors: bool = False,
+    period: Period = ALWAYS,
+    asked: Sequence[Condition] = (),
+    limit: int = 100,
 ) -> dict[str, Any]:
     """Return traces, the newest first.
 
@@ -49,27 +64,49 @@ def traces(
         name: text in the name of one of their spans, upper and lower case alike.
         least: nanoseconds that they lasted.
         errors: only those with a span that failed.
+        period: in which they started.
+        asked: conditions that attributes of one of their spans meet.
         limit: how many at most.
     """
-    where, values = ["t.duration >= ?"], [least]
+    where, values = [
+        "t.start >= ? AND (t.start, t.trace) < (?, ?) AND (t.start, t.trace) >= (?, ?) AND t.duration >= ?"
+    ], [least]
     if errors:
         where.append("t.errors > 0")
-    inner, given = [], list[Any]()
+    inner, given = ["s.trace = t.trace"], list[Any]()
     if service:
         inner.append("s.source IN (SELECT id FROM sources WHERE service = ?)")
         given.append(service)
     if name:
         inner.append(_CONTAINS.format("s.name"))
         given.append(_pattern(name))
-    if inner:
-        where.append(f"EXISTS (SELECT 1 FROM spans s WHERE s.trace = t.trace AND {' AND '.join(inner)})")
-    rows = store.query(
-        "SELECT t.trace, t.start, t.duration, t.spans, t.errors, t.services, t.rooted, t.service, t.name FROM traces t "
-        f"WHERE {' AND '.join(where)} ORDER BY t.start DESC LIMIT ?",
-        (*values, *given, limit + 1),
-    )
+    if given:
+        where.append(f"EXISTS (SELECT 1 FROM spans s WHERE {' AND '.join(inner)})")
+    conditions = " AND ".join(where)
+    rows: list[Any] = []
+    looked = Looked()
+    for newer, last in trace_pieces(store, period, looked):
+        within = (last[0], *newer, *last, *values, *given)
+        found = store.query(
+            "SELECT t.trace, t.start, t.duration, t.spans, t.errors, t.services, t.rooted, t.service, t.name, (SELECT o.body "
+            "FROM spans s JOIN sources o ON o.id = s.source WHERE s.trace = t.trace AND s.parent IS NULL LIMIT 1) "
+            f"FROM traces t WHERE {conditions} ORDER BY t.start DESC, t.trace DESC LIMIT ?",
+            (*within, -1 if asked else limit + 1 - len(rows)),
+        )
+        if asked and found:
+            spans = store.query(
+                "SELECT s.trace, s.detail, o.body FROM traces t JOIN spans s ON s.trace = t.trace "
+                f"JOIN sources o ON o.id = s.source WHERE {conditions} AND {' AND '.join(inner)}",
+                (*within, *given),
+            )
+            hits = {trace for trace, detail, source in spans if all_hold(asked, detail, source)}
+            found = [row for row in found if row[0] in hits]
+        rows += found
+        if len(rows) > limit:
+            break
     return {
         "more": len(rows) > limit,
+        "searched": looked.reported(len(rows) <= limit),
         "traces": [
             {
                 "trace": row[0].hex(),
@@ -81,10 +118,55 @@ def traces(
                 "rooted": bool(row[6]),
                 "service": row[7],
                 "name": row[8],
+                "process": process_of(json.decode(row[9])) if row[9] else "",
             }
             for row in rows[:limit]
         ],
     }
+
+
+class Looked:
+    """Records that a search has looked at, up to `MAX_LOOKED`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.whole = False
+
+    def reported(self, unfinished: bool) -> int | None:
+        """Return how many, if the search ended at the limit rather than at the last record."""
+        return self.count if unfinished and not self.whole else None
+
+
+def trace_pieces(store: Store, period: Period, looked: Looked) -> Iterator[tuple[tuple[int, bytes], tuple[int, bytes]]]:
+    """Yield pieces of the traces of a span of time, the newest first: the position before, and that of the last trace."""
+    newer = (period.end, b"\xff" * 17)
+    while looked.count < MAX_LOOKED:
+        heads = store.query(
+            "SELECT start, trace, spans FROM traces WHERE start >= ? AND start <= ? AND (start, trace) < (?, ?) "
+            "ORDER BY start DESC, trace DESC LIMIT ?",
+            (period.start, newer[0], *newer, _PIECE),
+        )
+        if not heads:
+            looked.whole = True
+            return
+        last, room = newer, _PIECE_SPANS
+        for start, trace, spans in heads:
+            last = (start, trace)
+            looked.count += spans
+            room -= spans
+            if room <= 0:
+                break
+        yield newer, last
+        newer = last
+
+
+def process_of(source: dict[str, Any]) -> str:
+    """Return what tells a process from others of its service: its host and number, else the id of the instance."""
+    resource = source["resource"]
+    host, pid, instance = (resource.get(key) for key in ("host.name", "process.pid", "service.instance.id"))
+    if pid is None and instance is not None:
+        return str(instance)
+    return ":".join(str(each) for each in (host, pid) if each is not None)
 
 
 def trace(store: Store, number: bytes) -> dict[str, Any] | None:
@@ -121,7 +203,7 @@ def trace(store: Store, number: bytes) -> dict[str, Any] | None:
                 "message": row[8],
                 "logs": logs_of.get(row[0], 0),
                 **json.decode(row[9]),
-                "source": json.decode(row[10]),
+                **_source(row[10]),
             }
             for row, depth, orphan in _tree(rows)
         ],
@@ -154,6 +236,8 @@ def logs(
     service: str = "",
     severity: int = 0,
     text: str = "",
+    period: Period = ALWAYS,
+    asked: Sequence[Condition] = (),
     limit: int = 200,
 ) -> dict[str, Any]:
     """Return log records, the newest first.
@@ -164,26 +248,44 @@ def logs(
         service: that they come from.
         severity: the least severity number.
         text: what their body holds, upper and lower case alike.
+        period: their times.
+        asked: conditions that their attributes meet.
         limit: how many at most.
     """
-    where, values = ["l.severity >= ?"] if severity else ["1"], [severity] if severity else list[Any]()
-    for condition, value in (("l.trace = ?", trace), ("l.span = ?", span)):
+    of_trace, values = ("l.trace = ? AND ", [trace]) if trace else ("", list[Any]())
+    where, given = ["1"], list[Any]()
+    for condition, value in (
+        ("l.severity >= ?", severity),
+        ("l.span = ?", span),
+        ("o.service = ?", service),
+        (_CONTAINS.format("l.body"), _pattern(text) if text else ""),
+    ):
         if value:
             where.append(condition)
-            values.append(value)
-    if service:
-        where.append("o.service = ?")
-        values.append(service)
-    if text:
-        where.append(_CONTAINS.format("l.body"))
-        values.append(_pattern(text))
-    rows = store.query(
-        "SELECT l.id, l.time, l.severity, l.level, l.body, l.trace, l.span, l.detail, o.service, o.body "
-        f"FROM logs l JOIN sources o ON o.id = l.source WHERE {' AND '.join(where)} ORDER BY l.time DESC, l.id DESC LIMIT ?",
-        (*values, limit + 1),
-    )
+            given.append(value)
+    rows: list[Any] = []
+    looked = Looked()
+    newer = (period.end, _LARGEST)
+    while looked.count < MAX_LOOKED and len(rows) <= limit and not looked.whole:
+        within = f"{of_trace}l.time >= ? AND l.time <= ? AND (l.time, l.id) < (?, ?)"
+        order = "ORDER BY l.time DESC, l.id DESC"
+        last = store.query(
+            f"SELECT l.time, l.id FROM logs l WHERE {within} {order} LIMIT 1 OFFSET ?",
+            (*values, period.start, newer[0], *newer, _PIECE - 1),
+        )
+        looked.whole = not last
+        looked.count += _PIECE
+        ((time, number),) = last or [(period.start, 0)]
+        found = store.query(
+            "SELECT l.id, l.time, l.severity, l.level, l.body, l.trace, l.span, l.detail, o.service, o.body FROM logs l "
+            f"JOIN sources o ON o.id = l.source WHERE {within} AND (l.time, l.id) >= (?, ?) AND {' AND '.join(where)} {order} LIMIT ?",
+            (*values, time, newer[0], *newer, time, number, *given, -1 if asked else limit + 1 - len(rows)),
+        )
+        rows += [row for row in found if all_hold(asked, row[7], row[9])] if asked else found
+        newer = (time, number)
     return {
         "more": len(rows) > limit,
+        "searched": looked.reported(len(rows) <= limit),
         "logs": [
             {
                 "id": row[0],
@@ -195,20 +297,28 @@ def logs(
                 "span": row[6].hex() if row[6] else None,
                 **json.decode(row[7]),
                 "service": row[8],
-                "source": json.decode(row[9]),
+                **_source(row[9]),
             }
             for row in rows[:limit]
         ],
     }
 
 
-def metrics(store: Store, *, service: str = "", name: str = "", limit: int = 200) -> dict[str, Any]:
-    """Return series by name, each with its newest points, the oldest of them first.
+def _source(body: bytes) -> dict[str, Any]:
+    source = json.decode(body)
+    return {"source": source, "process": process_of(source)}
+
+
+def metrics(
+    store: Store, *, service: str = "", name: str = "", period: Period = ALWAYS, limit: int = 200
+) -> dict[str, Any]:
+    """Return series by instrument, at most `MAX_LINES` of each, with their points, the oldest of these first.
 
     Args:
         store: where they are.
         service: that they come from.
         name: text in their names, upper and lower case alike.
+        period: the times of their points; series without one are left out.
         limit: how many at most.
     """
     where, values = ["1"], list[Any]()
@@ -218,10 +328,16 @@ def metrics(store: Store, *, service: str = "", name: str = "", limit: int = 200
     if name:
         where.append(_CONTAINS.format("s.name"))
         values.append(_pattern(name))
+    if period != ALWAYS:
+        where.append("EXISTS (SELECT 1 FROM points p WHERE p.series = s.id AND p.time BETWEEN ? AND ?)")
+        values.extend(period)
     rows = store.query(
-        "SELECT s.id, s.name, s.kind, s.unit, s.description, s.attributes, o.service, o.body FROM series s "
-        f"JOIN sources o ON o.id = s.source WHERE {' AND '.join(where)} ORDER BY s.name, o.service, s.attributes, s.id LIMIT ?",
-        (*values, limit + 1),
+        "SELECT id, name, kind, unit, description, attributes, service, body, sets FROM (SELECT s.*, o.service, o.body, "
+        "count(*) OVER (PARTITION BY s.name, s.kind, s.unit) AS sets, row_number() OVER (PARTITION BY s.name, s.kind, s.unit "
+        "ORDER BY o.service, s.attributes, s.id) AS number "
+        f"FROM series s JOIN sources o ON o.id = s.source WHERE {' AND '.join(where)}) "
+        "WHERE number <= ? ORDER BY name, kind, unit, number LIMIT ?",
+        (*values, MAX_LINES, limit + 1),
     )
     return {
         "more": len(rows) > limit,
@@ -234,23 +350,13 @@ def metrics(store: Store, *, service: str = "", name: str = "", limit: int = 200
                 "description": row[4],
                 "attributes": json.decode(row[5]),
                 "service": row[6],
-                "source": json.decode(row[7]),
-                "points": _points(store, row[0]),
+                **_source(row[7]),
+                "sets": row[8],
+                "points": points(store, row[0], row[2], period),
             }
             for row in rows[:limit]
         ],
     }
-
-
-def _points(store: Store, series: int) -> list[dict[str, Any]]:
-    rows = store.query(
-        "SELECT time, value, count, detail FROM points WHERE series = ? ORDER BY time DESC, id DESC LIMIT ?",
-        (series, _POINTS),
-    )
-    return [
-        {"time": str(time), "value": value, "count": count, **(json.decode(detail) if at == 0 else {})}
-        for at, (time, value, count, detail) in reversed(list(enumerate(rows)))
-    ]
 
 
 _CONTAINS: Final = "{} LIKE ? ESCAPE '\\'"

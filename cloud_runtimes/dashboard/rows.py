@@ -199,8 +199,10 @@ def _points(metric: dict[str, Any]) -> Iterator[Point | None]:
             )
 
 
-_SHOWN: Final = ("min", "max", "bucketCounts", "explicitBounds", "quantileValues", "scale", "zeroCount")
-
+_SHOWN: Final = (
+    *("min", "max", "bucketCounts", "explicitBounds", "quantileValues"),
+    *("scale", "zeroCount", "positive", "negative"),
+)
 
 _NUMBERS: Final = ("gauge", "sum")
 

@@ -10,7 +10,8 @@ from .._http.asgi_server import make_server
 from .._http.request_guard import RequestGuard
 from .._http.threaded import ThreadedServer
 from ..errors import InvalidArgumentError
-from .app import ViewerApp
+from .asgi import DashboardApp
+from .operations import Operations
 from .store import MAX_AGE, MAX_BYTES, Store
 
 PORT = 4318
@@ -29,6 +30,7 @@ class Viewer(ThreadedServer):
         allowed_hosts: further names under which browsers and exporters reach it; see `RequestGuard`.
         max_bytes: of the database.
         max_age: seconds after which records are evicted.
+        operations: what services hold; ``None``: telemetry alone.
     """
 
     what = "server"
@@ -43,6 +45,7 @@ class Viewer(ThreadedServer):
         allowed_hosts: Sequence[str] = (),
         max_bytes: int = MAX_BYTES,
         max_age: float = MAX_AGE,
+        operations: Operations | None = None,
         clocks: Clocks | None = None,
     ) -> None:
         super().__init__()
@@ -52,6 +55,7 @@ class Viewer(ThreadedServer):
             raise InvalidArgumentError(f"port {port!r}: give 0 to 65535; 0 is a free one")
         self._guard = RequestGuard((host, *allowed_hosts), option="--allow-host", pages=True)
         self.store = Store(home, max_bytes=max_bytes, max_age=max_age, clocks=clocks or Clocks())
+        self._operations = operations
         self.address = ""
         """Where it listens, e.g. ``"http://127.0.0.1:4318"``."""
         self._bind_to = host, port
@@ -76,6 +80,6 @@ class Viewer(ThreadedServer):
         self.store.open()
 
     async def _serve(self) -> None:
-        self._server = make_server(ViewerApp(self.store, self._guard), self._has_started)
+        self._server = make_server(DashboardApp(self.store, self._guard, self._operations), self._has_started)
         self._server.config.timeout_graceful_shutdown = _GRACE
         await self._server.serve(sockets=[self._socket])

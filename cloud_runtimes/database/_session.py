@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import Outbox, Service, error_context
-from ..errors import ClosedError
+from ..errors import AlreadyExistsError, ClosedError
 from ..spi import database as spi
-from ..spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
+from ..spi.change import Change
+from ..spi.database import (
+    DatabaseCursor,
+    DatabaseDriver,
+    DatabaseSession,
+    EventRow,
+    Isolation,
+    Outcome,
+    Query,
+    Statement,
+)
 from ..spi.operation import Method, Operation
 
 TRANSACTION: Final = Method("database", "transaction", repeatable=False, handle=True)
@@ -43,6 +54,7 @@ class Transaction(Outbox):
         self._lacks = driver.lacks
         self._session: DatabaseSession | None = None
         self._ended = False
+        self._rows: list[EventRow] = []
 
     # -- begin ------------------------------------------------------------
 
@@ -63,6 +75,18 @@ class Transaction(Outbox):
         self._check()
         self._frame.need(self._driver, spi.OUTBOX, "publish in a transaction", self._store_name)
         return self._driver
+
+    def _add_events(self, writes: Sequence[EventRow | Change]) -> None:
+        for each in writes:
+            if isinstance(each, Change):
+                self._changes.append(each)
+            else:
+                self._rows.append(each)
+
+    def _event_statements(self) -> Iterator[tuple[bool, Statement]]:
+        """Yield the statements of events that wait in a table, each with whether it is to run apart."""
+        yield from self._rows[0].before if self._rows else ()
+        yield from ((False, row.insert) for row in self._rows)
 
     def _begun(self, session: DatabaseSession) -> DatabaseSession:
         self._session = session
@@ -149,11 +173,20 @@ class Transaction(Outbox):
         """
         self._check()
         op = self._operation(_COMMIT, timeout, metadata)
+        self._gather()
+        publish = self._operation(_PUBLISH, timeout, None) if self._changes or self._rows else op
         if self._changes:
-            self._frame.call(self._operation(_PUBLISH, timeout, None), self._begin().apply, self._changes)
+            self._frame.call(publish, self._begin().apply, self._changes)
+        for apart, statement in self._event_statements():
+            if apart:
+                with suppress(AlreadyExistsError):
+                    self._frame.call(publish, self._driver.run, statement)
+            else:
+                self._frame.call(publish, self._begin().run, statement)
         session = self._ending()
         if session is not None:
             self._frame.call(op, session.commit)
+        self._tell_committed()
 
     @error_context(_COMMIT, named=False)
     async def commit_async(
@@ -172,12 +205,22 @@ class Transaction(Outbox):
         """
         self._check()
         op = self._operation(_COMMIT, timeout, metadata)
+        self._gather()
+        publish = self._operation(_PUBLISH, timeout, None) if self._changes or self._rows else op
         if self._changes:
             session = await self._begin_async()
-            await self._frame.call_async(self._operation(_PUBLISH, timeout, None), session.apply_async, self._changes)
+            await self._frame.call_async(publish, session.apply_async, self._changes)
+        for apart, statement in self._event_statements():
+            if apart:
+                with suppress(AlreadyExistsError):
+                    await self._frame.call_async(publish, self._driver.run_async, statement)
+            else:
+                session = await self._begin_async()
+                await self._frame.call_async(publish, session.run_async, statement)
         ending = self._ending()
         if ending is not None:
             await self._frame.call_async(op, ending.commit_async)
+        self._tell_committed()
 
     @error_context(_ROLLBACK, named=False)
     def rollback(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:

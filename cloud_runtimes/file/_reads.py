@@ -66,6 +66,10 @@ class FileReads(Service):
     ) -> bytes:
         """Return a file's content, or a part of it. For what does not fit into memory there is `open_file`.
 
+        >>> info = client.file.put_file("reports", "2026/q1.csv", b"item,total")
+        >>> client.file.get_file("reports", "2026/q1.csv")
+        b'item,total'
+
         Args:
             store_name: the component.
             name: of the file.
@@ -96,6 +100,10 @@ class FileReads(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> bytes:
         """Return a file's content, or a part of it. For what does not fit into memory there is `open_file`.
+
+        >>> info = client.file.put_file("reports", "2026/q1.csv", b"item,total")
+        >>> client.file.get_file("reports", "2026/q1.csv")
+        b'item,total'
 
         Args:
             store_name: the component.

@@ -62,6 +62,10 @@ class FileService(FileReads):
     ) -> FileInfo:
         """Store a file, streamed: what is read is the old content or all of the new, never a part.
 
+        >>> info = client.file.put_file("reports", "2026/q1.csv", b"item,total", content_type="text/csv")
+        >>> info.size
+        10
+
         Args:
             store_name: the component.
             name: of the file.
@@ -100,6 +104,10 @@ class FileService(FileReads):
         timeout: float | None = CLIENT_TIMEOUT,
     ) -> FileInfo:
         """Store a file, streamed: what is read is the old content or all of the new, never a part.
+
+        >>> info = client.file.put_file("reports", "2026/q1.csv", b"item,total", content_type="text/csv")
+        >>> info.size
+        10
 
         Args:
             store_name: the component.

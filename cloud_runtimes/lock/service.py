@@ -55,6 +55,11 @@ class LockService(Service):
     ) -> Lease | None:
         """Take a lock if it is free and nobody waits for it; never waits for its holder.
 
+        >>> if lease := client.lock.try_lock("locks", "report"):
+        ...     with lease:
+        ...         print(lease.resource_id)
+        report
+
         Not re-entrant: who has it gets ``None`` too, whatever ``owner``. Nothing renews the lease by itself.
 
         Args:
@@ -91,6 +96,11 @@ class LockService(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> Lease | None:
         """Take a lock if it is free and nobody waits for it; never waits for its holder.
+
+        >>> if lease := client.lock.try_lock("locks", "report"):
+        ...     with lease:
+        ...         print(lease.resource_id)
+        report
 
         Not re-entrant: who has it gets ``None`` too, whatever ``owner``. Nothing renews the lease by itself.
 

@@ -12,6 +12,7 @@ from .types import (
     FailedEvent,
     OutgoingEvent,
     PublisherStats,
+    SpoolStats,
     SubscriptionStats,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "PublisherStats",
     "Rate",
     "Subscription",
+    "SpoolStats",
     "SubscriptionStats",
 ]

@@ -39,6 +39,7 @@ class Declared:
         self._service = service
         self._request = request
         self._of = pubsub_name, topic, handler
+        self.function = handler
         self._options: dict[str, Any] = {**options}
 
     def check(self) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
 from itertools import repeat, starmap
+from math import inf
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
-from .._core.logs import repeated
+from .._core.logs import in_development, once, repeated
 from .._core.threads import Background
 from .._native import events as kernel
 from ..errors import ClosedError, CloudRuntimesError
@@ -35,6 +36,8 @@ from .types import Event, SubscriptionStats
 
 LANDING: Final = 0.05
 """Seconds within which a settlement reaches the source."""
+_LOOK: Final = 0.5
+"""Seconds after which a member looks again whether its group is paused."""
 _LATE: Final = 1000
 """Events that were given up whose answers are waited for."""
 RunTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], "Future[None]"]
@@ -53,9 +56,14 @@ class Fetcher(Takers):
         request: SubscribeRequest,
         *,
         run_task: RunTask,
+        can_pause: bool,
         **more: Any,
     ) -> None:
         super().__init__(source, pubsub_name, request, **more)
+        # whether the group is paused, when to look again, and what it was not handed out because of it
+        self._paused = False
+        self._look_at = 0.0 if can_pause else inf
+        self._kept: list[Event[Any]] = []
         self._in_loop = isinstance(source, AsyncEventSource)
         self._runner: Background | _Task = (
             _Task(self._run, run_task)
@@ -110,14 +118,18 @@ class Fetcher(Takers):
                 if self._order is not None:
                     self._telling.add(self._order.pending(), Settlement.RELEASE)
                 break
-            want = 0 if self._closing else self._room()
+            want = 0 if self._closing or self._paused else self._room()
             if want < self._low and self._ready:
                 want = 0
             timeout = LANDING if self._open else None
             if timeout is not None and self._order is not None:
                 timeout = self._order.next_due(timeout)
+            if self._paused and self._open == len(self._kept):  # nobody has an answer
+                timeout = _LOOK
             try:
                 deliveries = await self._poll(want, timeout)
+                if (deliveries or self._open or self._paused) and monotonic() >= self._look_at:
+                    await self._look()
             except Exception as error:
                 if self._order is not None:  # some sources lose what they hold with their connection
                     self._follow(self._order)
@@ -141,6 +153,26 @@ class Fetcher(Takers):
             if not isinstance(error, ClosedError):  # the client is gone already, as at exit
                 repeated(f"subscription {self.name}", "%s: leaving the group failed: %s", self.name, error)
         self._end(None)
+
+    async def _look(self) -> None:
+        """Keep events back while the group is paused."""
+        self._look_at = monotonic() + _LOOK
+        try:
+            result: Any = self._source.is_paused()
+            paused: bool = await result if self._in_loop else result
+        except CloudRuntimesError:  # the next poll tells
+            return
+        if paused == self._paused:
+            return
+        self._paused = paused
+        if self._order is not None:
+            self._order.is_paused = paused
+        elif paused:
+            self._kept = self._drain()
+        else:
+            kept, self._kept = self._kept, []
+            self._ready.extend(kept)
+        self._changes.announce()
 
     def stats(self) -> SubscriptionStats:
         """Return a snapshot of the counters."""
@@ -198,7 +230,7 @@ class Fetcher(Takers):
             events = [event for event in events if event._settlement is None]
         if not self._closing:  # else: unhanded, given back by the source's close
             if self._order is None:
-                self._ready.extend(events)
+                (self._kept if self._paused else self._ready).extend(events)
             else:
                 self._order.queue.add(events)
             self._changes.announce()
@@ -256,7 +288,7 @@ class Fetcher(Takers):
 
     def _drain(self) -> list[Event[Any]]:
         """Take back what was fetched and not handed out."""
-        events: list[Event[Any]] = []
+        events, self._kept = self._kept, []
         try:
             events.extend(starmap(self._ready.popleft, repeat(())))
         except IndexError:
@@ -292,6 +324,9 @@ class Fetcher(Takers):
             message = "the handler of %s has event %s for more than %g s: it is delivered again"
             repeated(f"slow {self.name}", message, self.name, id_of(events[0]), self._handler_timeout)
             cause = cause_of("deliveries", TimeoutError(f"the handler took longer than {self._handler_timeout:g} s"))
+        elif in_development():
+            message = "%s: event %s was received and not answered for %g s, so that it comes again: call ack(), retry() or drop(), or keep it by extend()"
+            once(f"unanswered {self.name}", message, self.name, id_of(events[0]), self._ack_wait)
         self._late.update((name_of(event), event) for event in events if event._settlement is None)
         self._late.pop(None, None)
         while len(self._late) > _LATE:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Final, TypeAlias
+from time import time_ns
+from typing import Any, Final, TypeAlias
 
-from .._native import batch as kernel
 from .._native import events
 from ..errors import CloudRuntimesError
 from ..spi.operation import Operation
@@ -63,32 +63,40 @@ def is_passing(error: CloudRuntimesError) -> bool:
     return error.retryable or error.code in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
 
+Kind: TypeAlias = tuple[str, bool, int | None]
+"""Topic of a chunk; whether its events are raw; when they may be delivered, in milliseconds since 1970 UTC. A batch has one kind."""
+
+
 class Chunk:
     """Events that left the buffer together, and are reported together."""
 
-    def __init__(self, chunk: kernel.Chunk, since: float) -> None:
-        self.chunk = chunk
+    def __init__(self, first: int, count: int, body: bytes, since: float, kind: Kind, token: Any = None) -> None:
+        self.first = first  # sequence number of its first event
+        self.count = count
+        self.body = body
         self.since = since  # when its last event was accepted, by `time.monotonic`
-        self.open: int = chunk.count  # events that are neither delivered nor given up
+        self.kind = kind
+        self.token = token  # of a store where it waits
+        self.open = count  # events that are neither delivered nor given up
         self.failed: dict[int, CloudRuntimesError] = {}  # place → error of those that were given up
 
     @property
     def last(self) -> int:
         """The sequence number of its last event."""
-        return self.chunk.first + self.chunk.count - 1
+        return self.first + self.count - 1
 
     @cached_property
     def records(self) -> events.Frame:
         """Its events."""
-        return events.Frame(self.chunk.body)
+        return events.Frame(self.body)
 
     def report(self) -> DeliveryReport:
         """Return what became of it."""
         failed = []
         for index, error in sorted(self.failed.items()):
             record = self.records[index]
-            failed.append(FailedEvent(self.chunk.first + index, record.id, record.to_json(), error))
-        return DeliveryReport(self.chunk.first, self.last, failed)
+            failed.append(FailedEvent(self.first + index, record.id, record.to_json(), error))
+        return DeliveryReport(self.first, self.last, failed)
 
 
 class _Pending:
@@ -100,7 +108,7 @@ class _Pending:
 
     def fitting(self, room: int, limit: int) -> tuple[Sequence[int], int]:
         """Return as many ``indexes``, at most ``limit``, as ``room`` bytes hold, and their size."""
-        whole = self.chunk.chunk
+        whole = self.chunk
         if len(self.indexes) == whole.count <= limit and len(whole.body) <= room:
             return self.indexes, len(whole.body)
         size = 0
@@ -113,7 +121,7 @@ class _Pending:
 
     def frame(self, indexes: Sequence[int]) -> bytes:
         """Return a frame of these events, under their ids."""
-        whole = self.chunk.chunk
+        whole = self.chunk
         return whole.body if len(indexes) == whole.count else self.chunk.records.select(indexes)
 
     def settle(self, remaining: Sequence[int]) -> None:
@@ -131,14 +139,16 @@ class Attempt:
     op: Operation
     begun = ended = 0.0
 
-    def __init__(self, lane: Lane, topic: str, chosen: _Chosen) -> None:
+    def __init__(self, lane: Lane, chosen: _Chosen) -> None:
         self._chosen = chosen
         self.lane = lane
         self.failures: Failures = {}
         self.error: CloudRuntimesError | None = None
         self.parts = len(chosen)
         frames = [part.frame(indexes) for part, indexes in chosen]
-        self.batch = OutgoingBatch(topic, frames, sum(len(indexes) for _, indexes in chosen))
+        topic, raw, due = chosen[0][0].chunk.kind
+        delay = None if due is None else max(0, due - time_ns() // 1_000_000)
+        self.batch = OutgoingBatch(topic, frames, sum(len(indexes) for _, indexes in chosen), delay, raw=raw)
         self.size = self.batch.size
 
     def landed(self) -> CloudRuntimesError | None:
@@ -189,11 +199,13 @@ class Lane:
         """Queue events of a chunk."""
         self._parts.append(_Pending(chunk, indexes))
 
-    def next(self, topic: str, limits: BatchLimits, room: int) -> Attempt:
-        """Return the first events that are left, as many as ``room`` bytes hold; one at least."""
+    def next(self, limits: BatchLimits, room: int) -> Attempt:
+        """Return the first events of one kind that are left, as many as ``room`` bytes hold; one at least."""
         chosen: _Chosen = []
         limit = limits.events
         for part in self._parts:
+            if chosen and part.chunk.kind != chosen[0][0].chunk.kind:
+                break
             indexes, size = part.fitting(room, limit)
             if not chosen and not indexes:
                 indexes = part.indexes[:1]
@@ -203,7 +215,7 @@ class Lane:
                 break
             room -= size
             limit -= len(indexes)
-        return Attempt(self, topic, chosen)
+        return Attempt(self, chosen)
 
     @property
     def front(self) -> tuple[Chunk, int]:
@@ -227,13 +239,13 @@ class Lane:
 def deal(chunk: Chunk, lanes: Sequence[Lane], turn: int, limits: BatchLimits) -> int:
     """Queue a chunk's events, those of one key in one lane, those without a key a batch to each lane in turn; return the lane whose turn is next."""
     if len(lanes) == 1:
-        lanes[0].add(chunk, range(chunk.chunk.count))
+        lanes[0].add(chunk, range(chunk.count))
         return 0
     *keyed, keyless = chunk.records.partition(len(lanes))
     for lane, indexes in zip(lanes, keyed, strict=True):
         if indexes:
             lane.add(chunk, indexes)
-    batches = max(1, -(-len(keyless) // limits.events), -(-len(chunk.chunk.body) // limits.bytes))
+    batches = max(1, -(-len(keyless) // limits.events), -(-len(chunk.body) // limits.bytes))
     step = max(1, -(-len(keyless) // batches))
     for start in range(0, len(keyless), step):
         lanes[turn].add(chunk, keyless[start : start + step])

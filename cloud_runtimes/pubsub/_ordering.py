@@ -27,6 +27,7 @@ class KeyOrder:
 
     Attributes:
         queue: its events that are ready, and those that wait.
+        is_paused: whether none of them may be handed out.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class KeyOrder:
         counts: dict[str, int],
     ) -> None:
         self.queue = kernel.KeyedQueue(ready)
+        self.is_paused = False
         self._source = source
         self._counts = counts
         self._policy = DeliveryPolicy(pubsub_name, request)
@@ -126,7 +128,7 @@ class KeyOrder:
 
     def follow(self, telling: Settlements) -> int:
         """Give back what must not be handed out any more; return how many events the source is told of."""
-        until = self._source.valid_until
+        until = 0.0 if self.is_paused else self._source.valid_until
         if self._source.revision == self._revision:
             self.queue.until = until
             return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args, get_origin, overload
 
@@ -20,7 +20,7 @@ from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, Settlement
 from ._fetcher import Fetcher
 from ._inbox import HandledIds, Settling
 from ._rate import Bucket, Rate
-from .outgoing import check_topic
+from .outgoing import check_start, check_topic
 from .subscription import Subscription
 from .types import Event, EventBatch
 
@@ -103,7 +103,7 @@ class Subscribing(Service):
         _count("workers", workers, 1000)
         _count("max_in_flight", max_in_flight, 1_000_000)
         _count("max_deliveries", request.max_deliveries, 1_000_000)
-        _check_start(request.start)
+        check_start(request.start)
         if request.order not in (None, "key"):
             raise InvalidArgumentError(f"order {request.order!r}: give 'key', or leave it out")
         if request.ack_wait is not None:
@@ -146,6 +146,7 @@ class Subscribing(Service):
             handled=handler is not None,
             handler_timeout=None if handler is None or is_async_callable(handler) else handler_timeout,
             run_task=self._run_task,
+            can_pause=spi.PAUSE in driver.features,
             open_transaction=partial(self._open_transaction, driver, pubsub_name, request),
             observe=self._frame.first(lambda each: each.consuming(pubsub_name, request)),
         )
@@ -280,6 +281,19 @@ class Subscribing(Service):
     ) -> Subscription[Any]:
         """Join a consumer group of a topic; the subscription is live on return. At least once.
 
+        >>> with client.pubsub.subscribe("bus", "orders", group="shipping", start="earliest") as events:
+        ...     event = events.receive(timeout=10)
+        ...     print(event.data)
+        ...     event.ack()
+        {'id': '1'}
+
+        With a handler, which acknowledges by returning:
+
+        >>> def audit(order: dict[str, Any]) -> None:
+        ...     client.state.save("audit", str(order["id"]), order)
+        >>> subscription = client.pubsub.subscribe("bus", "orders", audit, group="audit")
+        >>> subscription.close()
+
         Args:
             pubsub_name, topic, timeout, metadata: as in `publish`.
             handler: called for each event (or batch). Its parameters get what they are annotated with: the data, the `Event` (or `EventBatch`), the `CloudRuntimesClient`; with ``batch`` the data is a ``list``. A parameter without an annotation gets the event. Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
@@ -383,6 +397,19 @@ class Subscribing(Service):
     ) -> Subscription[Any]:
         """Join a consumer group of a topic; the subscription is live on return. At least once.
 
+        >>> with client.pubsub.subscribe("bus", "orders", group="shipping", start="earliest") as events:
+        ...     event = events.receive(timeout=10)
+        ...     print(event.data)
+        ...     event.ack()
+        {'id': '1'}
+
+        With a handler, which acknowledges by returning:
+
+        >>> def audit(order: dict[str, Any]) -> None:
+        ...     client.state.save("audit", str(order["id"]), order)
+        >>> subscription = client.pubsub.subscribe("bus", "orders", audit, group="audit")
+        >>> subscription.close()
+
         Args:
             pubsub_name, topic, timeout, metadata: as in `publish`.
             handler: called for each event (or batch). Its parameters get what they are annotated with: the data, the `Event` (or `EventBatch`), the `CloudRuntimesClient`; with ``batch`` the data is a ``list``. A parameter without an annotation gets the event. Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
@@ -441,19 +468,6 @@ def check_bounds(handler: Any, handler_timeout: Any, rate: Any) -> None:
         if not isinstance(rate, Rate):
             raise InvalidArgumentError(f"rate must be a Rate, such as Rate(100, per=1), not {rate.__class__.__name__}")
         Bucket(rate)
-
-
-def _check_start(start: Any) -> None:
-    if start is None or start in ("earliest", "latest"):
-        return
-    if not isinstance(start, datetime):
-        raise InvalidArgumentError(f"start {start!r}: give 'earliest', 'latest', a datetime with a time zone, or None")
-    if start.utcoffset() is None:
-        raise InvalidArgumentError(
-            f"start {start} has no time zone: give one that has, such as datetime.now(UTC) - timedelta(hours=1)"
-        )
-    if start > datetime.now(UTC):
-        raise InvalidArgumentError(f"start {start} is in the future: give a time that has passed, or 'latest'")
 
 
 def _count(name: str, value: Any, maximum: int) -> None:

@@ -37,6 +37,20 @@ def check_topic(topic: Any, what: str = "topic") -> str:
     return topic
 
 
+def check_start(start: Any) -> None:
+    """Refuse what is no point of a topic to begin at."""
+    if start is None or start in ("earliest", "latest"):
+        return
+    if not isinstance(start, datetime):
+        raise InvalidArgumentError(f"start {start!r}: give 'earliest', 'latest', a datetime with a time zone, or None")
+    if start.utcoffset() is None:
+        raise InvalidArgumentError(
+            f"start {start} has no time zone: give one that has, such as datetime.now(UTC) - timedelta(hours=1)"
+        )
+    if start > datetime.now(UTC):
+        raise InvalidArgumentError(f"start {start} is in the future: give a time that has passed, or 'latest'")
+
+
 def check_names(attributes: Any) -> Mapping[str, Any]:
     """Return attributes; refuse what is not a mapping with text as names."""
     if not isinstance(attributes, Mapping) or not all(isinstance(name, str) for name in attributes):

@@ -79,6 +79,9 @@ class Publisher(ClosingHandle):
         self._frame.context.handles.add(self)
         fork.register(self)
 
+    def __repr__(self) -> str:
+        return f"<Publisher to {self._pubsub_name}/{self._topic}{', closed' if self._closed else ''}>"
+
     def forked(self) -> None:
         """In a forked child: start empty."""
         self._generation = fork.generation()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import sigterm
-from .._core.arguments import CLIENT_TIMEOUT
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._native import events as kernel
 from .._service import Outgoing, error_context
 from ..errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from ..spi import pubsub as spi
-from ..spi.change import Change
 from ..spi.events import EVENT_TYPE
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import OutgoingBatch, PubSubDriver
@@ -21,15 +21,18 @@ from ._declaring import Declaring
 from ._subscribing import Start, seconds
 from .outgoing import OutgoingBulk, check_topic, make_record, publish_all, publish_all_async
 from .publisher import PUBLISHER, OnFull, Publisher
-from .types import DeliveryReport, OutgoingEvent
+from .relays import PubSubFrame
+from .types import DeliveryReport, OutgoingEvent, SpoolStats
 
 if TYPE_CHECKING:
     from .._service import ClientContext
+    from ..spi.relay import Backlog
 
 __all__ = ["PubSubService", "Start"]
 
 _PUBLISH = Method("pubsub", "publish", repeatable=True)
 _PUBLISH_BULK = Method("pubsub", "publish_bulk", repeatable=True)
+_SPOOL = Method("pubsub", "spool", repeatable=True, writes=False)
 _LAG = Method("pubsub", "lag", repeatable=True, writes=False)
 _SIGTERM_SECONDS: Final = 10.0
 
@@ -37,9 +40,13 @@ _SIGTERM_SECONDS: Final = 10.0
 class PubSubService(Declaring):
     """Events to topics, at least once, as CloudEvents 1.0 with W3C trace context."""
 
+    _frame_type = PubSubFrame
+    _frame: PubSubFrame
+
     def __init__(self, context: ClientContext) -> None:
         super().__init__(context)
-        self._frame.make_change = self._change
+        self._frame.make_event = self._event
+        self._frame.resume = self._frame.relays.resume
 
     def _one(
         self,
@@ -107,6 +114,8 @@ class PubSubService(Declaring):
     ) -> str:
         """Publish one event and return its id, once the broker has it.
 
+        >>> id = client.pubsub.publish("bus", "orders", {"id": "1"}, key="customer-7")
+
         Args:
             pubsub_name, topic: the component and the topic.
             data: bytes as they are, anything else encoded by ``content_type``.
@@ -150,6 +159,8 @@ class PubSubService(Declaring):
     ) -> str:
         """Publish one event and return its id, once the broker has it.
 
+        >>> id = client.pubsub.publish("bus", "orders", {"id": "1"}, key="customer-7")
+
         Args:
             pubsub_name, topic: the component and the topic.
             data: bytes as they are, anything else encoded by ``content_type``.
@@ -175,9 +186,11 @@ class PubSubService(Declaring):
             raise error
         return id
 
-    def _change(
+    def _event(
         self,
-        transaction: tuple[str, str, Hashable],
+        service: str,
+        store_name: str,
+        engine: Hashable,
         pubsub_name: str,
         topic: str,
         data: Any,
@@ -188,20 +201,14 @@ class PubSubService(Declaring):
         delay: float | timedelta | None,
         raw: bool,
         metadata: Mapping[str, str] | None,
-    ) -> tuple[Change, str]:
-        """Return one event as a change for a transaction elsewhere, and its id; ``place``: the service, the component and the engine of the transaction."""
+    ) -> tuple[OutgoingBatch, str, Callable[[OutgoingBatch], Any], Callable[[], None]]:
+        """Make an event for a transaction of another service; see `ServiceFrame.make_event`."""
         event = (topic, data, content_type, key, attributes, ttl, delay, raw)
         _, driver, batch, id = self._one(pubsub_name, *event, None, metadata)
-        service, name, engine = transaction
-        if engine is None or driver.engine != engine:
-            raise UnsupportedError(
-                f"the events of {pubsub_name!r} and the {service} {name!r} are not in one database, so no transaction "
-                "holds both: give both names one component, such as the home's",
-                service="pubsub",
-                runtime=self._frame.runtime_name,
-                component=pubsub_name,
-            )
-        return driver.change(batch), id
+        if engine is not None and driver.engine == engine:
+            return batch, id, driver.change, driver.spool.wake if driver.spool is not None else _nothing
+        forwarder = self._frame.relays.outbox(service, store_name, pubsub_name)
+        return batch, id, forwarder.add, forwarder.wake
 
     def _creating(self, op: Operation, topic: str) -> Outgoing | None:
         return self._frame.first(lambda each: each.creating(op, topic))
@@ -328,6 +335,59 @@ class PubSubService(Declaring):
         op, driver, name = self._group(pubsub_name, topic, group, timeout, metadata)
         return _require_lag(await self._frame.call_async(op, driver.lag_async, topic, name), pubsub_name, topic, name)
 
+    @error_context(_SPOOL)
+    def spool(
+        self,
+        pubsub_name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> SpoolStats:
+        """Return what waits on this machine for a broker: the spool of a component whose table has ``spool``.
+
+        Args:
+            pubsub_name, timeout, metadata: as in `publish`.
+
+        Raises:
+            UnsupportedError: the component has no spool.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
+        """
+        op, waiting, refused = self._spooled(pubsub_name, timeout, metadata)
+        return _spool_stats(self._frame.call(op, waiting), self._frame.call(op, refused))
+
+    @error_context(_SPOOL)
+    async def spool_async(
+        self,
+        pubsub_name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> SpoolStats:
+        """Return what waits on this machine for a broker: the spool of a component whose table has ``spool``.
+
+        Args:
+            pubsub_name, timeout, metadata: as in `publish`.
+
+        Raises:
+            UnsupportedError: the component has no spool.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
+        """
+        op, waiting, refused = self._spooled(pubsub_name, timeout, metadata)
+        in_thread = self._frame.driver(pubsub_name).executor.in_thread
+        return _spool_stats(await in_thread(partial(waiting, op), op), await in_thread(partial(refused, op), op))
+
+    def _spooled(
+        self, pubsub_name: str, timeout: float | None, metadata: Any
+    ) -> tuple[Operation, Callable[[Operation], Backlog], Callable[[Operation], Backlog]]:
+        check_metadata(metadata)
+        limit = self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        spool = self._frame.driver(pubsub_name).spool
+        if spool is None:
+            raise UnsupportedError(f"{pubsub_name!r} has no spool: add spool = true to [pubsub.{pubsub_name}]")
+        relay = self._frame.relays.of_spool(pubsub_name)
+        waiting, refused = (spool.log(name).backlog for name in relay.names)
+        return Operation(_SPOOL, pubsub_name, limit, metadata), waiting, refused
+
     @error_context(PUBLISHER)
     def publisher(
         self,
@@ -346,6 +406,12 @@ class PubSubService(Declaring):
         flush_on_sigterm: bool = False,
     ) -> Publisher:
         """Return a handle that batches events and sends them in the background; see `Publisher`.
+
+        >>> with client.pubsub.publisher("bus", "orders") as publisher:
+        ...     for number in range(1000):
+        ...         number_of_event = publisher.send({"id": number})
+        >>> publisher.stats().delivered
+        1000
 
         Args:
             pubsub_name, topic: as in `publish`.
@@ -382,6 +448,16 @@ class PubSubService(Declaring):
                 "flush_on_sigterm needs the main thread, and no handler of SIGTERM outside of Python: open the publisher there"
             )
         return result
+
+
+def _spool_stats(waiting: Backlog, refused: Backlog) -> SpoolStats:
+    oldest = None if waiting.oldest_ms is None else datetime.fromtimestamp(waiting.oldest_ms / 1000, UTC)
+    counts = (waiting.forwarded or 0, waiting.dropped or 0)
+    return SpoolStats(waiting.events, waiting.bytes, oldest, *counts, refused.events)
+
+
+def _nothing() -> None:
+    """Do nothing after a commit: the events are where they are to be."""
 
 
 def _require_lag(lag: int | None, pubsub_name: str, topic: str, group: str) -> int:

@@ -74,6 +74,10 @@ class Subscription(ClosingHandle, Generic[I_co]):
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._on_end: Callable[[Exception], None] | None = None
 
+    def __repr__(self) -> str:
+        of = f"{self._fetcher.pubsub_name}/{self._request.topic}"
+        return f"<Subscription of {of}, group {self._request.group!r}{', closed' if self._closed else ''}>"
+
     def _begin(self, workers: int, loop: asyncio.AbstractEventLoop | None) -> None:
         """Become live; after an interrupt in here call `_abandon`."""
         fork.register(self)

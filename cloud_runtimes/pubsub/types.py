@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from .._core.arguments import CLIENT_TIMEOUT
+from .._core.notebook import Listing, line, table
 from .._native import events as kernel
 from ..codec.json import decode as decode_json
 from ..codec.payload import JSON, OCTETS, decode_payload
@@ -34,6 +35,7 @@ __all__ = [
     "FailedEvent",
     "OutgoingEvent",
     "PublisherStats",
+    "SpoolStats",
     "SubscriptionStats",
 ]
 
@@ -62,8 +64,16 @@ class Event(ReceivedEvent, Generic[T]):
 
     __slots__ = ()
 
+    _shown = ("id", "time", "type", "topic", "key", "delivery_count", "data")
+
     def __repr__(self) -> str:
-        return f"<Event {self.id} type={self.type} topic={self.topic}>"
+        key = "" if self.key is None else f" key={line(self.key)}"
+        count = "" if self.delivery_count is None else f" delivery_count={self.delivery_count}"
+        size = len(self._record.payload)
+        return f"<Event {line(self.id)} type={line(self.type)} topic={line(self.topic)}{key}{count}, {size:,} bytes>"
+
+    def _repr_html_(self) -> str:
+        return table([self])
 
     source: str = _of_record("source", "CloudEvents ``source``.")
     type: str = _of_record("type", "CloudEvents ``type``.")
@@ -187,7 +197,7 @@ def _data_of(event: Event[Any]) -> Any:
 kernel.receive_as(Event, decode_json, _data_of)
 
 
-class EventBatch(list[Event[T]], Generic[T]):
+class EventBatch(Listing[Event[T]], Generic[T]):
     """The events that were there, 1 to ``batch``; its answers are for those of its members that have none yet."""
 
     __slots__ = ()
@@ -325,6 +335,27 @@ class PublisherStats(NamedTuple):
     buffered: int
     batches: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStats:
+    """Counters of a spool.
+
+    Attributes:
+        events: that wait on this machine.
+        bytes: of them.
+        oldest: when the first of them was published; ``None``: none waits.
+        forwarded: events that the broker has, since the spool was made.
+        dropped: events that were given up, since there was no room or they were too old.
+        refused: events that the broker refused for good, which were set aside.
+    """
+
+    events: int
+    bytes: int
+    oldest: datetime | None
+    forwarded: int
+    dropped: int
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,6 +269,10 @@ class _Hosts:
         self._all = [each for each in self._all if (host := each()) is not None and not host.context.closed]
         self.version += 1
 
+    def open(self) -> list[Host]:
+        """Return the open clients that have methods."""
+        return [host for each in self._all if (host := each()) is not None and not host.context.closed]
+
     def find(self, app_id: str) -> Host | None:
         """Return the latest open client of that name that has methods."""
         for each in reversed(self._all):

@@ -6,10 +6,16 @@ A server is an entry of the registry, a lease that its process renews. Those who
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from time import monotonic
+from datetime import UTC, datetime
+from itertools import groupby
+from socket import gethostname
+from time import monotonic, time_ns
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -17,16 +23,23 @@ from .._core import fork
 from .._core.logs import logger, once, repeated
 from .._core.threads import Background, Changes
 from .._http.http1 import Endpoint
+from .._version import __version__
 from ..config import ClientSettings
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnauthenticatedError, UnavailableError
 from ..spi import rpc as spi
+from ..spi.inventory import InstanceInfo, ServiceInfo
 from ..spi.operation import Method, Operation
 from ..spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from .host import hosts
 from .peers import Peers, endpoint
 
 LEASE: Final = 15.0
 """Seconds that an entry lasts without a renewal. Servers renew three times as often."""
 _LOOPBACK: Final = "127.0.0.1"
+_METHODS: Final = 200
+"""Methods that a server tells of."""
+_END_MS: Final = 253_402_300_800_000
+"""The year 10000."""
 _FRESH: Final = 1.0
 """Seconds for which an answer of the registry is used."""
 _RENEW: Final = Method("rpc", "announce", repeatable=False)
@@ -39,11 +52,13 @@ class Entry(NamedTuple):
         instance: the server's own name; `listener` of it is who answers at the address.
         app_id: of the application.
         address: ``http://host:port``.
+        about: what else it tells, as JSON; ``""``: nothing.
     """
 
     instance: str
     app_id: str
     address: str
+    about: str = ""
 
 
 def listener(instance: str) -> str:
@@ -70,6 +85,10 @@ class Registry(ABC):
     @abstractmethod
     async def find_async(self, op: Operation, app_id: str, /) -> list[Entry]:
         """Return the living servers of an application, without entries that cannot be read."""
+
+    @abstractmethod
+    def find_all(self, op: Operation, prefix: str, /) -> list[Entry]:
+        """Return the living servers of all applications whose names begin so, in the order of their names."""
 
     @abstractmethod
     def secret(self, op: Operation) -> bytes:
@@ -112,7 +131,7 @@ def _calls_of(server: _Server) -> int:
 class RegistryRpc(RpcDriver):
     """RPC driver of a service that a registry lists."""
 
-    features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
+    features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.SERVICES, spi.STATUS})
     registry: ClassVar[Any]  # makes the `Registry` of a component
 
     def __init__(self, component: Home, name: str) -> None:
@@ -207,14 +226,14 @@ class RegistryRpc(RpcDriver):
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
         if self._registry.check() is not None:
             return Announcement()
-        lease = _Lease(self._registry, Entry(instance, self._name, address))
+        lease = _Lease(self._registry, Entry(instance, self._name, address), self.methods)
         lease.enter(op)
         return lease.start()
 
     async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
         if self._registry.check() is not None:
             return Announcement()
-        lease = _Lease(self._registry, Entry(instance, self._name, address))
+        lease = _Lease(self._registry, Entry(instance, self._name, address), self.methods)
         try:
             await self._in_thread(lease.enter, op)
         except BaseException:
@@ -222,13 +241,53 @@ class RegistryRpc(RpcDriver):
             raise
         return lease.start()
 
+    # -- looking ----------------------------------------------------------
+
+    def services(self, op: Operation, prefix: str, /) -> Sequence[ServiceInfo]:
+        if self._registry.check() is not None:  # so nobody but this process has any
+            here = {host.app_id: tuple(sorted(host.handlers)) for host in hosts.open()}
+            return [ServiceInfo(app, here[app], ()) for app in sorted(here) if app.startswith(prefix)]
+        entries = self._registry.find_all(op, prefix)
+        return [_service(app_id, list(each)) for app_id, each in groupby(entries, lambda entry: entry.app_id)]
+
+
+def _service(app_id: str, entries: Sequence[Entry]) -> ServiceInfo:
+    told = [_told(entry.about) for entry in entries]
+    methods = [each["methods"] for each in told if isinstance(each.get("methods"), list)]
+    return ServiceInfo(
+        app_id,
+        tuple(sorted({str(name) for names in methods for name in names})[:_METHODS]) if methods else None,
+        tuple(_instance(entry.address, each) for entry, each in zip(entries, told, strict=True)),
+    )
+
+
+def _told(about: str) -> dict[str, Any]:
+    try:
+        told = json.loads(about or "{}")
+    except ValueError:  # another program's
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+_TELLS: Final[Mapping[str, Any]] = {"host": str, "pid": int, "since": int, "version": str}
+
+
+def _instance(address: str, told: dict[str, Any]) -> InstanceInfo:
+    host, pid, since, version = (
+        value if isinstance(value := told.get(name), kind) else None for name, kind in _TELLS.items()
+    )
+    moment = None if since is None or not 0 <= since < _END_MS else datetime.fromtimestamp(since / 1000, UTC)
+    return InstanceInfo(address, host, pid, moment, version)
+
 
 class _Lease(Announcement):
     """An entry, renewed by a thread until it is closed."""
 
-    def __init__(self, registry: Registry, entry: Entry) -> None:
+    def __init__(self, registry: Registry, entry: Entry, methods: Callable[[], Iterable[str]] | None) -> None:
         self._registry = registry
         self._entry = entry
+        self._methods = methods
+        self._about = {"host": gethostname(), "since": time_ns() // 1_000_000, "version": __version__}
         self._changes = Changes()
         self._closing = False
         self._generation = fork.generation()
@@ -237,9 +296,14 @@ class _Lease(Announcement):
     def enter(self, op: Operation) -> None:
         """Enter the server; once it was withdrawn, take that back."""
         self._entry = self._entry._replace(address=self._reachable(op))
-        self._registry.enter(op, self._entry, LEASE, first=True)
+        self._enter(op, first=True)
         if self._closing:
             self._registry.leave(op, self._entry)
+
+    def _enter(self, op: Operation, *, first: bool) -> None:
+        methods = {} if self._methods is None else {"methods": sorted(self._methods())[:_METHODS]}
+        about = json.dumps({**self._about, "pid": os.getpid(), **methods})
+        self._registry.enter(op, self._entry._replace(about=about), LEASE, first=first)
 
     def _reachable(self, op: Operation) -> str:
         """Return the address that others are told."""
@@ -261,7 +325,7 @@ class _Lease(Announcement):
 
     def renew(self, op: Operation) -> None:
         """Renew the lease."""
-        self._registry.enter(op, self._entry, LEASE, first=False)
+        self._enter(op, first=False)
 
     def withdraw(self) -> None:
         """Take back an entry that nobody waits for any more."""

@@ -150,6 +150,7 @@ class RpcServer(RunningHandle):
         if self._address is not None or self._closed:
             raise ClosedError("this server has served: ask for another by serving()")
         driver = self._service._hosting()
+        driver.methods = lambda: list(self._service._host.handlers)
         self._frame.context.handles.add(self)
         self._service._host.servers += 1
         return self._service._operation(self._timeout), driver

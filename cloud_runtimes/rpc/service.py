@@ -114,6 +114,10 @@ class RpcService(Service):
     ) -> Any:
         """Call a method and return its decoded reply; ``None`` where the reply has no body.
 
+        >>> with client.rpc.serving():
+        ...     client.rpc.invoke_method("shop", "add", [1, 2], type=int)
+        3
+
         Args:
             service, method: the ``app_id`` of an application, and the name of its method, which may hold ``/``.
             data: bytes as they are, ``str`` under ``text/*`` and XML, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory. `invoke_method_async` also takes an async iterator.
@@ -162,6 +166,10 @@ class RpcService(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> Any:
         """Call a method and return its decoded reply; ``None`` where the reply has no body.
+
+        >>> with client.rpc.serving():
+        ...     client.rpc.invoke_method("shop", "add", [1, 2], type=int)
+        3
 
         Args:
             service, method: the ``app_id`` of an application, and the name of its method, which may hold ``/``.
@@ -261,6 +269,13 @@ class RpcService(Service):
 
     def method(self, name: str, *, type: Any = None) -> Callable[[F], F]:
         """Return a decorator for `register_method`: ``@client.rpc.method("my-method")``.
+
+        >>> @client.rpc.method("add")
+        ... def add(numbers: list[int]) -> int:
+        ...     return sum(numbers)
+        >>> with client.rpc.serving():
+        ...     client.rpc.invoke_method("shop", "add", [1, 2])
+        3
 
         Args:
             name: of the method; may hold ``/``.

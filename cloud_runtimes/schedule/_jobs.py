@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._core.notebook import Listing, line, table
 from .._service import Service, error_context
 from ..codec.payload import decode_payload
 from ..errors import NotFoundError, PayloadError
@@ -25,7 +26,7 @@ _RUN_NOW: Final = Method("schedule", "run_now", repeatable=False)
 _LIST_RUNS: Final = Method("schedule", "list_runs", repeatable=True, writes=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Job:
     """A job as it is stored.
 
@@ -42,6 +43,7 @@ class Job:
         occurrences: how many there were, those that were skipped included; this and what follows is ``None`` where the runtime does not tell (``schedule.progress``).
         skipped: how many of them were skipped.
         created_at: when it was first scheduled.
+        paused: whether ``client.admin.pause_job`` has stopped its occurrences.
         error: why `list_jobs` cannot read the job; of the rest only ``name`` counts then. Such a job does not run: ``schedule_job(…, overwrite=True)`` replaces it, `delete_job` removes it.
     """
 
@@ -59,7 +61,18 @@ class Job:
     occurrences: int | None
     skipped: int | None
     created_at: datetime | None
+    paused: bool = False
     error: str | None = None
+
+    _shown: ClassVar[tuple[str, ...]] = ("name", "schedule", "next_run", "target", "data", "paused", "error")
+
+    def __repr__(self) -> str:
+        when = self.schedule or self.due_time
+        told = " paused" if self.paused else f" error={line(self.error)}" if self.error else ""
+        return f"<Job {self.name!r} of {line(when)}, next run {line(self.next_run) or 'none'}, data {line(self.data)}{told}>"
+
+    def _repr_html_(self) -> str:
+        return table([self])
 
 
 class StoredJobs(Service):
@@ -117,7 +130,7 @@ class StoredJobs(Service):
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
         op, driver = self._asking(_LIST, timeout, metadata, spi.LIST_JOBS)
-        return [_listed(each) for each in self._frame.call(op, driver.list_jobs)]
+        return Listing(map(_listed, self._frame.call(op, driver.list_jobs)))
 
     @error_context(_LIST, named=False)
     async def list_jobs_async(
@@ -133,7 +146,7 @@ class StoredJobs(Service):
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
         op, driver = self._asking(_LIST, timeout, metadata, spi.LIST_JOBS)
-        return [_listed(each) for each in await self._frame.call_async(op, driver.list_jobs_async)]
+        return Listing(map(_listed, await self._frame.call_async(op, driver.list_jobs_async)))
 
     @error_context(_DELETE, named=False)
     def delete_job(
@@ -224,7 +237,9 @@ class StoredJobs(Service):
         check_job_name(name)
         op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
         records = self._frame.call(op, driver.list_runs, name)
-        return with_waiting(self._frame.call(op, driver.get, name), records) if needs_handler(driver) else records
+        if needs_handler(driver):
+            records = with_waiting(self._frame.call(op, driver.get, name), records)
+        return Listing(records)
 
     @error_context(_LIST_RUNS, named=False)
     async def list_runs_async(
@@ -243,11 +258,9 @@ class StoredJobs(Service):
         check_job_name(name)
         op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
         records = await self._frame.call_async(op, driver.list_runs_async, name)
-        return (
-            with_waiting(await self._frame.call_async(op, driver.get_async, name), records)
-            if needs_handler(driver)
-            else records
-        )
+        if needs_handler(driver):
+            records = with_waiting(await self._frame.call_async(op, driver.get_async, name), records)
+        return Listing(records)
 
     def _asking(
         self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None, feature: str | None = None
@@ -260,11 +273,7 @@ class StoredJobs(Service):
         return Operation(method, name, limit, metadata), driver
 
     def _component(self) -> tuple[str, ScheduleDriver]:
-        """Return the one component: the only one that is declared, else ``default``."""
-        declared = [
-            name for service, name in self._frame.context.runtime(self._frame).declared() if service == "schedule"
-        ]
-        name = declared[0] if len(declared) == 1 else "default"
+        name = self._frame.only()
         return name, self._frame.driver(name)
 
 
@@ -304,6 +313,7 @@ def _make_job(stored: StoredJob, data: Any, error: str | None) -> Job:
         occurrences=stored.occurrences,
         skipped=stored.skipped,
         created_at=None if stored.created_ms is None else from_ms(stored.created_ms),
+        paused=stored.paused,
         error=error,
     )
 

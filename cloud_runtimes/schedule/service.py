@@ -172,6 +172,11 @@ class ScheduleService(StoredJobs):
     def job(self, name: str, *, type: Any = None) -> Callable[[F], F]:
         """Decorator that makes a function the handler of a name: ``@client.schedule.job("cleanup")``.
 
+        >>> @client.schedule.job("report")
+        ... def report(run: JobRun) -> None:
+        ...     print(f"the report of {run.fire_time:%Y-%m-%d}")
+        >>> client.schedule.schedule_job("report", schedule="0 3 * * *", overwrite=True)
+
         This process runs only jobs whose handler it has; the others wait for a process that has theirs.
 
         Args:

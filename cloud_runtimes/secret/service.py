@@ -43,6 +43,9 @@ class SecretService(Service):
     ) -> Secret:
         """Return a secret.
 
+        >>> client.secret.get_secret("shop", "db-password").value
+        'only an example'
+
         Args:
             store_name: the component.
             key: of the secret.
@@ -68,6 +71,9 @@ class SecretService(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> Secret:
         """Return a secret.
+
+        >>> client.secret.get_secret("shop", "db-password").value
+        'only an example'
 
         Args:
             store_name: the component.

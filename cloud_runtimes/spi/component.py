@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .executor import Executor
     from .operation import Operation
     from .portable import Portable
+    from .relay import RelayLog
 
 __all__ = ["Component", "Runtime"]
 
@@ -70,6 +71,10 @@ class Runtime(ABC):
         """Return the vendor's client or connection behind a component; see `Component.native`."""
         raise no_native(service, name)
 
+    def relay(self, service: str, name: str, waiting: str) -> RelayLog | None:
+        """Return where events wait in the engine of a component, under a name; see `Component.relay`. The services ``spool`` and ``telemetry`` are their spools on this machine; each is a `SpoolLog`."""
+        return None
+
     @abstractmethod
     def ready(self) -> None:
         """Return once the runtime answers; raise `UnavailableError` where it does not (yet)."""
@@ -93,6 +98,14 @@ class Runtime(ABC):
         for service, name in declared:
             names[service].append(name)
         return names
+
+    def checks(self) -> Sequence[tuple[str, str, Callable[[], None]]]:
+        """Return what has to be ready, each with the service and name that it has, ``""``: all or any of them, and what returns once it is."""
+        return [("", "", self.ready)]
+
+    def names(self, op: Operation, service: str) -> Sequence[str]:
+        """Return the names of a service that are declared or have data, in order; may do I/O."""
+        return sorted((self.stores() or {}).get(service, ()))
 
     def is_inside(self) -> bool:
         """Return whether this is a signal handler that came while the thread was in a call for which closing would wait."""
@@ -149,6 +162,10 @@ class Component(ABC):
     def native(self, service: str, name: str) -> Any:
         """Return the vendor's client or connection that a driver stands on, for what no service offers; `UnsupportedError`: there is none."""
         raise no_native(service, name)
+
+    def relay(self, name: str) -> RelayLog | None:
+        """Return where events wait in the engine for a broker of another one, under a name; ``None``: it has no such log."""
+        return None
 
     def names(self, op: Operation, service: str) -> Sequence[str]:
         """Return the names of a service that have data here, for copying it; of schedules the applications."""

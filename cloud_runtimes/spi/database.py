@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ..errors import ResourceExhaustedError
 from .change import Change
@@ -32,6 +32,7 @@ __all__ = [
     "DatabaseSession",
     "DescribeTable",
     "DropTable",
+    "EventRow",
     "Execute",
     "ExecuteMany",
     "ExecuteResult",
@@ -129,7 +130,7 @@ TRANSACTION: Final = "transaction"
 ISOLATION: Final = "isolation"
 """``isolation=`` of a transaction."""
 OUTBOX: Final = "outbox"
-"""A transaction publishes events, by changes of a pub/sub driver of the same engine."""
+"""A transaction publishes events, by changes of a pub/sub driver of the same engine, or as rows of a table (`EventRow`)."""
 STREAM: Final = "stream"
 """`stream`: rows as they come, in constant memory."""
 SCHEMA: Final = "schema"
@@ -245,6 +246,18 @@ class RowSet:
 
 Outcome: TypeAlias = RowSet | ExecuteResult | TableSchema | list[str] | None
 """`RowSet` for a `Query`, `ExecuteResult` for what writes rows, names for `ListTables`, `TableSchema` for `DescribeTable`, else ``None``."""
+
+
+class EventRow(NamedTuple):
+    """Row of an event that waits in a table for a broker; see `spi.relay`.
+
+    Attributes:
+        insert: the row.
+        before: statements that make the table, where it is not known to be there. An apart one runs outside of the transaction, since it would commit that.
+    """
+
+    insert: Insert
+    before: Sequence[tuple[bool, Statement]] = ()
 
 
 class DatabaseCursor(Blocking, ABC):

@@ -207,6 +207,11 @@ def dead_letter_record(
     return changed(record, extensions=extensions)
 
 
+def undo_dead_letter(record: EventRecord) -> bytes:
+    """Return a dead letter as the event that it was, as a record of a frame."""
+    return changed(record, extensions={name: value for name, value in record.extensions.items() if name not in _LETTER})
+
+
 def changed(record: EventRecord, **arguments: Any) -> bytes:
     """Return a record that is the same event but for some arguments of the kernel's `encode_record`."""
     same: dict[str, Any] = {

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .driver import Driver
 from .executor import in_thread
 from .operation import Operation
 
-__all__ = ["FAIR", "RENEW", "TOKEN", "Grant", "LockDriver", "LockRequest", "UnlockStatus"]
+if TYPE_CHECKING:
+    from .inventory import LockInfo
+
+__all__ = ["BREAK_LOCK", "FAIR", "LOCKS", "RENEW", "TOKEN", "Grant", "LockDriver", "LockRequest", "UnlockStatus"]
 
 
 class UnlockStatus(Enum):
@@ -31,6 +34,9 @@ TOKEN: Final = "token"
 """A grant has a fencing token that only grows."""
 FAIR: Final = "fair"
 """``acquire`` can wait, and who waits is served in the order of coming, between processes too."""
+LOCKS: Final = "locks"
+BREAK_LOCK: Final = "break_lock"
+"""`LockDriver.locks` and `LockDriver.break_lock`."""
 
 
 class LockRequest(NamedTuple):
@@ -99,3 +105,15 @@ class LockDriver(Driver, ABC):
         """End whatever lease of this owner holds the lock."""
 
     unlock_async = in_thread(unlock)
+
+    def locks(self, op: Operation, prefix: str, limit: int, /) -> Sequence[LockInfo]:
+        """Return the locks whose names begin so that are held, or waited for, in the order of their names (`LOCKS`)."""
+        raise NotImplementedError
+
+    locks_async = in_thread(locks)
+
+    def break_lock(self, op: Operation, resource_id: str, token: int, /) -> UnlockStatus:
+        """End the lease that has this token, as `release` does: what its holder does with it afterwards is refused (`BREAK_LOCK`)."""
+        raise NotImplementedError
+
+    break_lock_async = in_thread(break_lock)

@@ -226,5 +226,9 @@ class Portable(ABC):
         """Store records in one transaction. Those of state, configuration and jobs replace what has their key. Events are stored once, whatever became of them since."""
 
     def in_use(self, op: Operation, /) -> str | None:
-        """Return who seems to be using it, for a warning; ``None``: nobody that is known."""
+        """Return who seems to be using it, for a warning; ``None``: nobody that is known.
+
+        Raises:
+            ConflictError: it cannot be copied as it is.
+        """
         return None

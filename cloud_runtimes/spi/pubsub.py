@@ -10,8 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from itertools import groupby
 from math import inf
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from .._native import events as kernel
 from ..errors import CloudRuntimesError
@@ -21,21 +22,35 @@ from .events import Cause, EventRecord, frame_of
 from .executor import in_thread
 from .operation import Operation
 
+if TYPE_CHECKING:
+    from .admin import PubSubAdmin
+    from .relay import Spool
+
 __all__ = [
     "ACK_WAIT",
     "DEAD_LETTER",
     "DELAY",
+    "DELETE_GROUP",
+    "DELETE_TOPIC",
     "DELIVERY_COUNT",
+    "DISCARD",
     "GROUP",
+    "GROUPS",
     "INBOX",
     "KEY_ORDER",
     "LAG",
     "MAX_DELIVERIES",
+    "PAUSE",
+    "PEEK",
+    "PURGE",
     "RAW",
+    "REDRIVE",
     "RETRY_DELAY",
+    "SEEK",
     "START",
     "START_TIME",
     "SUBSCRIBE",
+    "TOPICS",
     "TTL",
     "AsyncEventSource",
     "BatchLimits",
@@ -73,6 +88,18 @@ KEY_ORDER: Final = "key_order"
 """``order="key"``: the events of one key reach one member of a group at a time, in order."""
 LAG: Final = "lag"
 """`PubSubDriver.lag`."""
+TOPICS: Final = "topics"
+GROUPS: Final = "groups"
+PEEK: Final = "peek"
+REDRIVE: Final = "redrive"
+DISCARD: Final = "discard"
+PURGE: Final = "purge"
+SEEK: Final = "seek"
+DELETE_GROUP: Final = "delete_group"
+DELETE_TOPIC: Final = "delete_topic"
+"""Methods of what `PubSubDriver.admin` returns."""
+PAUSE: Final = "pause"
+"""`PubSubAdmin.pause`, and `EventSource.is_paused` of its members."""
 INBOX: Final = "inbox"
 """`EventSource.commit` settles events in one transaction with changes of a state driver of the same engine."""
 
@@ -125,6 +152,16 @@ class OutgoingBatch:
         frames = [frame_of(record, topic) for record in records]
         return cls(topic, frames, len(frames), delay_ms, raw=bool(records) and records[0].raw)
 
+    @classmethod
+    def merged(cls, batches: Iterable[OutgoingBatch]) -> list[OutgoingBatch]:
+        """Return the same events in as few batches and frames as hold them. Only neighbours merge, so the order stays."""
+        merged = []
+        for (topic, raw, delay_ms), some in groupby(batches, lambda each: (each.topic, each.raw, each.delay_ms)):
+            frames = [kernel.Frame(body) for each in some for body in each.frames]
+            bodies = [_joined(list(alike)) for _, alike in groupby(frames, lambda each: (each.source, each.type))]
+            merged.append(cls(topic, bodies, sum(map(len, frames)), delay_ms, raw=raw))
+        return merged
+
     def __len__(self) -> int:
         return self.count
 
@@ -154,6 +191,13 @@ class OutgoingBatch:
             template: at most 32 parts. Bytes stand as they are; ``"json"`` is the event as structured JSON, ``"id"`` its id, ``"key"`` its key, empty without one, ``"time"`` its time. A range is the decimal length of those parts together; a pair of a range and 1, 2, 4 or 8 is that length in so many bytes, big-endian. A pair of ``"key"`` and a number of parts is the number of the part of the key, as a text, empty without a key.
         """
         return b"".join([kernel.Frame(frame).render(template) for frame in self.frames])
+
+
+def _joined(frames: Sequence[kernel.Frame]) -> bytes:
+    """Return frames with one header as one frame."""
+    records = [frame.record_bytes(index) for frame in frames for index in range(len(frame))]
+    body: bytes = kernel.build_frame(frames[0].source, frames[0].type, frames[0].topic, records)
+    return body
 
 
 Template: TypeAlias = Sequence[
@@ -347,6 +391,10 @@ class EventSource(ABC):
     def wake(self) -> None:
         """End a `poll` that waits, or the next one that would. Thread-safe."""
 
+    def is_paused(self) -> bool:
+        """Return whether somebody has paused the group (`PAUSE`). The service asks twice a second while there are events, and before it hands out the first."""
+        raise NotImplementedError
+
     def failed(self, token: Any, deliveries: int, /) -> None:
         """Note that the delivery of this number has failed, and that the service delivers the event again; only with ``order``."""
 
@@ -380,6 +428,10 @@ class AsyncEventSource(ABC):
     def wake(self) -> None:
         """See `EventSource.wake`. Thread-safe."""
 
+    async def is_paused(self) -> bool:
+        """See `EventSource.is_paused`."""
+        raise NotImplementedError
+
     @abstractmethod
     async def close(self, settled: Sequence[Settled], /) -> None:
         """See `EventSource.close`."""
@@ -393,6 +445,7 @@ class PubSubDriver(Driver, ABC):
         max_event_bytes: largest payload.
         too_large_hint: what lets larger ones through, for the message that refuses one.
         default_order: of subscriptions that ask for none.
+        spool: where its events wait on this machine before they go to the broker; ``None``: they do not.
         expiry_extension: attribute of an event that tells other programs on this broker when it expires, beside CloudEvents' ``expirytime``; ``None``: they read that.
     """
 
@@ -400,6 +453,7 @@ class PubSubDriver(Driver, ABC):
     max_event_bytes: int = 16 * 1024 * 1024
     too_large_hint: str = "send a reference to it instead"
     default_order: Literal["key"] | None = None
+    spool: Spool | None = None
     expiry_extension: str | None = None
 
     @abstractmethod
@@ -430,3 +484,7 @@ class PubSubDriver(Driver, ABC):
         raise NotImplementedError
 
     lag_async = in_thread(lag)
+
+    def admin(self) -> PubSubAdmin:
+        """Return what shows the topics, without I/O; needed where one of `cloud_runtimes.spi.admin.FEATURES` is declared."""
+        raise NotImplementedError

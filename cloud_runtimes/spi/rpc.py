@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .driver import Driver
 from .executor import in_thread
 from .operation import Operation
 
+if TYPE_CHECKING:
+    from .inventory import ServiceInfo
+
 __all__ = [
     "HEADERS",
     "HOST",
     "HTTP_METHOD",
+    "SERVICES",
     "STATUS",
     "Announcement",
     "Answer",
@@ -34,6 +38,8 @@ HOST = "host"
 """``serve``, ``serving`` and ``asgi_app``: methods of this process can be called by others."""
 HTTP_METHOD = "http_method"
 """``http_method=`` other than POST."""
+SERVICES = "services"
+"""`RpcDriver.services`."""
 STATUS = "status"
 """A failure arrives with its own status and body."""
 
@@ -174,10 +180,12 @@ class RpcDriver(Driver, ABC):
 
     Attributes:
         callbacks: what else the server answers; ``None``: nothing.
+        methods: names of the methods that this process has, for `announce`; ``None``: not known.
         allowed_hosts: names under which this process is reached, beyond those that nobody can register; see `RequestGuard`.
     """
 
     callbacks: Callbacks | None = None
+    methods: Callable[[], Iterable[str]] | None = None
     allowed_hosts: tuple[str, ...] = ()
 
     @abstractmethod
@@ -209,3 +217,9 @@ class RpcDriver(Driver, ABC):
         return None
 
     receive_async = in_thread(receive)
+
+    def services(self, op: Operation, prefix: str, /) -> Sequence[ServiceInfo]:
+        """Return the applications whose names begin so and that have announced themselves, in the order of their names (`SERVICES`)."""
+        raise NotImplementedError
+
+    services_async = in_thread(services)

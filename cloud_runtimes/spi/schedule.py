@@ -6,18 +6,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from .driver import Driver
 from .executor import in_thread
 from .operation import Operation
 
+if TYPE_CHECKING:
+    from .inventory import JobInfo
+
 __all__ = [
     "CLAIMS",
+    "JOBS",
     "LIST_JOBS",
     "LIST_RUNS",
     "MISFIRE",
+    "PAUSE",
     "PROGRESS",
+    "RETRY_RUN",
     "RUN_NOW",
     "DueRun",
     "FailurePolicy",
@@ -114,6 +120,10 @@ LIST_JOBS: Final = "list_jobs"
 """`list_jobs`."""
 PROGRESS: Final = "progress"
 """It is known where a job stands (`Job.next_run`, ``occurrences``, ``skipped``, ``created_at``), and which occurrence a run is: its id is the same for every try, its fire time exact, its attempts counted."""
+JOBS: Final = "jobs"
+PAUSE: Final = "pause"
+RETRY_RUN: Final = "retry_run"
+"""`ScheduleDriver.jobs`, `ScheduleDriver.pause` and `ScheduleDriver.retry_run`."""
 CLAIMS: Final = "claims"
 """Runs are claimed: one that is due waits for a process that has its handler, several processes share them, and what is due during a run of its job follows it."""
 
@@ -156,6 +166,7 @@ class StoredJob(NamedTuple):
     occurrences: int | None = None
     skipped: int | None = None
     created_ms: int | None = None
+    paused: bool = False
     error: str | None = None
 
 
@@ -278,3 +289,28 @@ class ScheduleDriver(Driver, ABC):
         """Return a member that runs jobs; ``handlers`` names the handlers of its process, as they are at each call."""
 
     join_async = in_thread(join)
+
+    def jobs(self, op: Operation, prefix: str, limit: int, /) -> Sequence[JobInfo]:
+        """Return the jobs of all applications whose names begin so, in the order of applications and names (`JOBS`)."""
+        raise NotImplementedError
+
+    jobs_async = in_thread(jobs)
+
+    def pause(self, op: Operation, app: str, name: str, paused: bool, /) -> bool:
+        """Let a job have no occurrences until further notice, or have them again; ``False``: there is no such job (`PAUSE`).
+
+        Runs that there are go on. What is due meanwhile is missed: the misfire policy says what becomes of it. A job that is stored again stays paused.
+        """
+        raise NotImplementedError
+
+    pause_async = in_thread(pause)
+
+    def retry_run(self, op: Operation, app: str, name: str, run_id: str, /) -> RunStatus | None:
+        """Have a run that failed run again, under its id and with fresh tries, as another record of the history (`RETRY_RUN`).
+
+        Returns:
+            How its last record ended; whatever is not ``"failed"`` is not run again. ``None``: there is no such job or run.
+        """
+        raise NotImplementedError
+
+    retry_run_async = in_thread(retry_run)

@@ -39,7 +39,7 @@ TRANSACTION_ETAG: Final = "transaction_etag"
 """Conditions inside a transaction, with full rollback."""
 LIST_KEYS: Final = "list_keys"
 OUTBOX: Final = "outbox"
-"""A transaction publishes events, by changes of a pub/sub driver of the same engine."""
+"""A transaction publishes events: by changes of a pub/sub driver of the same engine, or of the engine's `RelayLog`, or as hidden keys (`StateDriver.has_order`)."""
 FENCE: Final = "fence"
 
 
@@ -90,11 +90,15 @@ class StateDriver(Driver, ABC):
 
     Attributes:
         etags: regular expression of all etags that the store gives, where a sidecar tells what can be none from what is stale; ``None``: it does not.
+        max_writes: of one transaction.
+        has_order: whether `oldest` works.
         takes_hidden: whether it takes keys that no application may have, those with ``||``.
     """
 
     etags: str | None = None
+    max_writes: int = 1000
     takes_hidden: bool = True
+    has_order: bool = False
 
     @abstractmethod
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
@@ -124,6 +128,17 @@ class StateDriver(Driver, ABC):
         """
 
     write_async = in_thread(write)
+
+    def oldest(
+        self, op: Operation, prefix: str, limit: int, /
+    ) -> Sequence[tuple[str, StoredValue | CloudRuntimesError]]:
+        """Return keys of an outbox and what they hold, at most ``limit``, in the order of their commits (`has_order`). Keys of one commit come by their names.
+
+        A key is ``||outbox||<name>||<id>``, without ``||`` in the id; ``prefix`` ends before the id. It is written once and does not expire. `list_keys` may leave it out. In place of a value that cannot be read stands the error of that key.
+        """
+        raise NotImplementedError
+
+    oldest_async = in_thread(oldest)
 
     def change(self, writes: Sequence[StateWrite], /) -> Change:
         """Return writes as a change: those of an atomic `write` (`OUTBOX`)."""

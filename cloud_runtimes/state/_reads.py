@@ -62,6 +62,12 @@ class StateReads(Service):
     ) -> Any | None:
         """Return the value of a key, ``None`` where it is absent (or ``None`` itself; `get_item` tells).
 
+        >>> client.state.get("orders", "absent") is None
+        True
+        >>> client.state.save("orders", "1", {"total": 12.5})
+        >>> client.state.get("orders", "1", type=dict[str, float])
+        {'total': 12.5}
+
         Args:
             store_name: the component.
             key: the key.
@@ -109,6 +115,12 @@ class StateReads(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> Any | None:
         """Return the value of a key, ``None`` where it is absent (or ``None`` itself; `get_item` tells).
+
+        >>> client.state.get("orders", "absent") is None
+        True
+        >>> client.state.save("orders", "1", {"total": 12.5})
+        >>> client.state.get("orders", "1", type=dict[str, float])
+        {'total': 12.5}
 
         Args:
             store_name: the component.

@@ -44,6 +44,10 @@ class StateService(StateReads):
     ) -> None:
         """Save a value.
 
+        >>> client.state.save("orders", "1", {"total": 12.5}, ttl=3600)
+        >>> client.state.get("orders", "1")
+        {'total': 12.5}
+
         Args:
             store_name: the component.
             key: the key.
@@ -88,6 +92,10 @@ class StateService(StateReads):
         timeout: float | None = CLIENT_TIMEOUT,
     ) -> None:
         """Save a value.
+
+        >>> client.state.save("orders", "1", {"total": 12.5}, ttl=3600)
+        >>> client.state.get("orders", "1")
+        {'total': 12.5}
 
         Args:
             store_name: the component.

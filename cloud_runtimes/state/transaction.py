@@ -128,6 +128,13 @@ class StateTransaction(Outbox):
     async def _open_async(self) -> None:
         self._open()
 
+    def _add_events(self, writes: Sequence[StateWrite | Change]) -> None:
+        for each in writes:
+            if isinstance(each, Change):
+                self._changes.append(each)
+            else:
+                self._writes.append(each)
+
     def _publishing(self) -> Driver:
         self._open()
         driver = self._frame.driver(self._store_name)
@@ -151,6 +158,8 @@ class StateTransaction(Outbox):
 
     def _exit(self, error: BaseException | None) -> None:
         self._done = True
+        if error is None and self._events:
+            self._gather()
         if error is not None or self._is_empty:
             return
         op, driver, writes = self._sending()
@@ -168,6 +177,8 @@ class StateTransaction(Outbox):
 
     async def _exit_async(self, error: BaseException | None) -> None:
         self._done = True
+        if error is None and self._events:
+            self._gather()
         if error is not None or self._is_empty:
             return
         op, driver, writes = self._sending()
@@ -185,6 +196,8 @@ class StateTransaction(Outbox):
             self._finish()
 
     def _finish(self) -> None:
+        if self._events:
+            self._tell_committed()
         if self._once is not None:
             self._once.done()
 

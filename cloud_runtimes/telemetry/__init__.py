@@ -4,7 +4,7 @@ from .._native import telemetry as _kernel
 from ._install import install
 from ._meter import Meter, Observation
 from .service import TelemetryService
-from .types import SignalStats, TelemetryStats
+from .types import SignalSpool, SignalStats, TelemetrySpool, TelemetryStats
 
 Counter = _kernel.Counter
 Gauge = _kernel.Gauge
@@ -17,6 +17,6 @@ Tracer = _kernel.Tracer
 UpDownCounter = _kernel.UpDownCounter
 
 __all__ = [
-    "Counter", "Gauge", "Histogram", "Logger", "Meter", "Observation", "Sampler", "SignalStats", "Span",
-    "SpanContext", "TelemetryService", "TelemetryStats", "Tracer", "UpDownCounter", "install"
+    "Counter", "Gauge", "Histogram", "Logger", "Meter", "Observation", "Sampler", "SignalSpool", "SignalStats",
+    "Span", "SpanContext", "TelemetryService", "TelemetrySpool", "TelemetryStats", "Tracer", "UpDownCounter", "install"
 ]  # fmt: skip

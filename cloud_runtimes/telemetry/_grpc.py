@@ -55,8 +55,17 @@ class GrpcExporter(Exporter):
     """Servers take 4 MiB by default."""
 
     def __init__(
-        self, urls: Mapping[str, str], headers: Mapping[str, str], *, gzip: bool = False, certificate: str | None = None
+        self,
+        urls: Mapping[str, str],
+        headers: Mapping[str, str],
+        *,
+        compression: str = "none",
+        certificate: str | None = None,
     ) -> None:
+        if compression == "zstd":
+            raise InvalidArgumentError(
+                'telemetry: compression = "zstd" is of OTLP over HTTP, which gRPC has not: give "gzip" or "none"'
+            )
         self._targets = {signal: _target(signal, url) for signal, url in urls.items()}
         self._metadata = tuple((name.lower(), value) for name, value in headers.items())
         for name, value in self._metadata:
@@ -67,7 +76,7 @@ class GrpcExporter(Exporter):
                 )
         if not extras.installed("grpc"):
             raise extras.missing('telemetry: protocol = "grpc"', "otlp-grpc")
-        self._gzip = gzip
+        self._gzip = compression == "gzip"
         self._certificate = certificate
         self._aborted = False
         self._begin()

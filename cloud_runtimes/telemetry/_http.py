@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
 
+from .._core import zstd
 from .._version import __version__
 from ..errors import InvalidArgumentError
 from ..spi.telemetry import Exporter, RejectedError, RetryError
@@ -29,16 +30,22 @@ class HttpExporter(Exporter):
     features: ClassVar[frozenset[str]] = frozenset({"otlp_http"})
 
     def __init__(
-        self, urls: Mapping[str, str], headers: Mapping[str, str], *, gzip: bool = False, certificate: str | None = None
+        self,
+        urls: Mapping[str, str],
+        headers: Mapping[str, str],
+        *,
+        compression: str = "none",
+        certificate: str | None = None,
     ) -> None:
         self._urls = {signal: _url(signal, url) for signal, url in urls.items()}
         self._headers = {
             "Content-Type": "application/x-protobuf",
             "User-Agent": f"cloud-runtimes-python/{__version__}",
-            **({"Content-Encoding": "gzip"} if gzip else {}),
+            **({} if compression == "none" else {"Content-Encoding": compression}),
             **headers,
         }
-        self._gzip = gzip
+        self._compression = compression
+        self._zstd = zstd.load('telemetry: compression = "zstd"') if compression == "zstd" else None
         self._certificate = certificate
         self._connections: dict[tuple[str, str], http.client.HTTPConnection] = {}
         self._aborted = False
@@ -65,7 +72,9 @@ class HttpExporter(Exporter):
         if self._aborted:
             raise RetryError("aborted")
         url = self._urls[signal]
-        if self._gzip:
+        if self._zstd is not None:
+            body = zstd.compress(self._zstd, body)
+        elif self._compression == "gzip":
             import zlib
 
             squeeze = zlib.compressobj(1, zlib.DEFLATED, 31)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from .._core import extras
-from .._core.logs import once
 from .._core.threads import Mutex
 from ..errors import AlreadyExistsError
 
@@ -14,33 +12,6 @@ if TYPE_CHECKING:
     from .. import CloudRuntimesClient
 
 _lock = Mutex()
-_PROVIDERS: Final = {
-    "opentelemetry.trace": "_TRACER_PROVIDER",
-    "opentelemetry.metrics._internal": "_METER_PROVIDER",
-    "opentelemetry._logs._internal": "_LOGGER_PROVIDER",
-}
-"""Modules and their global providers. The API's functions would make one where ``OTEL_PYTHON_TRACER_PROVIDER`` names it."""
-
-
-def warn_of_others() -> None:
-    """Warn, once, where OpenTelemetry's global providers are another SDK's; imports nothing."""
-    for module, name in _PROVIDERS.items():
-        provider = getattr(sys.modules.get(module), name, None)
-        kind: type = type(provider)
-        known = kind.__module__.startswith(
-            ("cloud_runtimes.", "opentelemetry.")
-        )  # ours, or one of the API that does nothing
-        if provider is None or (known and not kind.__module__.startswith("opentelemetry.sdk.")):
-            continue
-        once(
-            "other SDK",
-            "OpenTelemetry's global provider is %s.%s, and the telemetry of cloud_runtimes does not record to it: its spans, and "
-            "events that they send, have other traces. Call cloud_runtimes.telemetry.install() in place of that SDK's set-up, "
-            "with [telemetry] endpoint where it sends, or leave [telemetry] instrument out.",
-            kind.__module__,
-            kind.__qualname__,
-        )
-        return
 
 
 def api_module() -> Any:

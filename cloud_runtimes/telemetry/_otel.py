@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import opentelemetry._logs as otel_logs
 import opentelemetry.metrics as otel_metrics
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from .._native import telemetry as kernel
 from .._native.telemetry_text import exception_attributes, frozen, frozen_attributes, time_of
-from ..errors import UnsupportedError
+from ..errors import InvalidArgumentError, UnsupportedError
 from ._otel_metrics import Instruments, Meter
-from ._otel_spans import ApiTracer, Bridge, PassingTracer
+from ._otel_spans import ApiTracer, Bridge, PassingTracer, quiet
 from ._wire import scope
 
 if TYPE_CHECKING:
@@ -215,20 +213,6 @@ class LoggerProvider(Provider, otel_logs.LoggerProvider):
         raise self._unsupported("log record processors")
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # the keys by which instrumentations know that they are not wanted
-    context = otel_context.get_current()
-    for key in {"suppress_instrumentation", getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", None)}:
-        if key is not None:
-            context = otel_context.set_value(key, True, context)
-    token = otel_context.attach(context)
-    try:
-        yield
-    finally:
-        otel_context.detach(token)
-
-
 class Providers:
     """The three providers of one service."""
 
@@ -238,7 +222,7 @@ class Providers:
         self.metrics = MeterProvider(telemetry)
         self.logs = LoggerProvider(telemetry)
         kernel.bridge(bridge)
-        telemetry._pipeline.quiet = _quiet
+        telemetry._pipeline.quiet = quiet
 
 
 def global_provider() -> str | None:
@@ -258,6 +242,10 @@ def global_provider() -> str | None:
 def set_providers(telemetry: TelemetryService) -> None:
     """Make a service's providers the global ones; there must be none."""
     providers = telemetry._opentelemetry()
+    if not isinstance(providers, Providers):
+        raise InvalidArgumentError(
+            'telemetry: with [telemetry] provider = "global" this client records through the global providers, so it cannot be them: leave provider out'
+        )
     trace.set_tracer_provider(providers.traces)
     otel_metrics.set_meter_provider(providers.metrics)
     otel_logs.set_logger_provider(providers.logs)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import Token
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -315,7 +316,23 @@ class Bridge:
         """Return the span of the API that stands for a `Span`, a `SpanContext` or `None`."""
         if span is None:
             return trace.INVALID_SPAN
-        return self.span_class(span) if isinstance(span, self._kernel.Span) else _Remote(span)
+        if isinstance(span, self._kernel.Span):
+            return self.span_class(span)
+        return getattr(span, "api", None) or _Remote(span)  # a `GlobalSpan` leads to one of the API
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Tell instrumentations inside ``with`` that they are not wanted."""
+    context = otel_context.get_current()
+    for key in {"suppress_instrumentation", getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", None)}:
+        if key is not None:
+            context = otel_context.set_value(key, True, context)
+    token = otel_context.attach(context)
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
 
 
 class _PassingScope(_Scope):

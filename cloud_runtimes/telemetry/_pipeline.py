@@ -19,13 +19,14 @@ from .._core.logs import repeated
 from .._core.threads import Background, Changes
 from .._native import telemetry as kernel
 from ..spi.telemetry import Exporter, RejectedError, RetryError
-from ._install import warn_of_others
 from ._meter import Meter
 from ._wire import request
+from .other_sdk import join_other
 from .types import SignalStats
 
 if TYPE_CHECKING:
     from .._service import ClientContext
+    from ._spool import Spool
 
 CHUNK_BYTES: Final = 1 << 20
 _REJECTED, _UNREACHABLE, _EXPORT_ERROR, _CLOSED = map(
@@ -39,7 +40,7 @@ _PATIENCE: Final = 5.0
 class Pipeline:
     """Buffers, their thread, and their exporters, by signal. A delay is the seconds after which a record leaves that did not fill a chunk; of metrics those between two collections.
 
-    `quiet` is entered around each export, so that instrumentations do not trace what sends their spans.
+    `quiet` is entered around each export, so that instrumentations do not trace what sends their spans. What a `spool` takes is exported once it is stored. Records are `placed` where the configuration says where they go.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Pipeline:
         buffer_bytes: int,
         timeout: float,
         retry_timeout: float,
+        spool: Spool | None = None,
+        placed: bool = True,
     ) -> None:
         self.buffers = {
             signal: kernel.Buffer(
@@ -65,12 +68,17 @@ class Pipeline:
         self.scopes: list[bytes] = []
         self.meters: list[Meter] = []
         self.quiet: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.spool = spool
+        if spool is not None:
+            spool.quiet = lambda: self.quiet()
+            spool.start()
         self._make_resource = resource
         self.resource = resource()
         self._exporters = exporters
         self._delays = delays
         self._timeout = timeout
         self._retry_timeout = retry_timeout
+        self._placed = placed
         self.closed = False
         self._begin()
         fork.register(self)
@@ -115,7 +123,7 @@ class Pipeline:
 
     def is_sender(self) -> bool:
         """Return whether the caller runs in the thread that sends."""
-        return self._thread.is_current()
+        return self._thread.is_current() or (self.spool is not None and self.spool.is_sender())
 
     def stats(self, signal: str) -> SignalStats:
         """Return one snapshot of a signal's counters."""
@@ -165,12 +173,15 @@ class Pipeline:
         if self.closed:
             return True
         self.closed = True
+        end = None if timeout is None else time.monotonic() + timeout
         for signal, buffer in self.buffers.items():
             if signal != "metrics":  # collected once more by the flush
                 buffer.close()
         good = self.flush(timeout, _PATIENCE)
         self.buffers["metrics"].close()
         self._stopping = True
+        if self.spool is not None:
+            self.spool.close(None if end is None else max(0.0, end - time.monotonic()))
         if not good:
             for exporter in self._exporters.values():
                 exporter.abort()
@@ -239,7 +250,8 @@ class Pipeline:
                 count, size = sum(chunk.count for chunk in chunks), sum(len(chunk.body) for chunk in chunks)
                 rejected, cause = count, _EXPORT_ERROR
                 try:
-                    warn_of_others()
+                    if (other := join_other(placed=self._placed)) is not None:
+                        self.quiet = other.quiet
                     body = request(self.resource, self.scopes, chunks)
                     del chunks
                     rejected, cause = self._send(signal, body, count)
@@ -260,6 +272,9 @@ class Pipeline:
         exporter = self._exporters[signal]
         while True:
             try:
+                if self.spool is not None and signal in self.spool.signals:
+                    self.spool.store(signal, body, count)
+                    return 0, _REJECTED
                 with self.quiet():
                     refused = min(exporter.export(signal, body, self._timeout), count)
                 if refused:

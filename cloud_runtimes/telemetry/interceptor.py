@@ -1,15 +1,15 @@
-"""Spans of our own calls, and metrics of subscriptions, where ``[telemetry] instrument`` is set: the interceptor of each service then.
+"""Spans and metrics of our own calls and of subscriptions, where ``[telemetry] instrument`` is set: the interceptor of each service then.
 
 Names and attributes are OpenTelemetry's semantic conventions where there are any: "… for RPC spans", "… for messaging spans" and "… for database client spans" (version 1.44). For the other services they are ours, ``cloud_runtimes.*``. No value, key, payload, SQL text or message of an error is told: only what kind of call it was, of which component, and the type of its error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, get_args
 
 from .._core import propagation
 from .._native import telemetry as kernel
@@ -21,7 +21,7 @@ from ..spi.driver import Driver
 from ..spi.operation import Operation
 from ..spi.pubsub import OutgoingBatch
 from ..spi.rpc import RpcCall, RpcReply
-from ._consuming import SubscriptionMetrics
+from ._call_metrics import CallMetrics, SubscriptionMetrics
 
 if TYPE_CHECKING:
     from ..spi.pubsub import SubscribeRequest
@@ -45,11 +45,12 @@ _TABLE_OPERATIONS: Final[dict[type, str]] = {
 
 
 class _Description(NamedTuple):
-    """A span before it starts."""
+    """A span before it starts, and the metric of its duration."""
 
     name: str
     kind: str
     attributes: dict[str, Any]
+    duration: str = ""
 
 
 class _Target(NamedTuple):
@@ -76,7 +77,8 @@ def _described(op: Operation, at: _Target, args: tuple[Any, ...]) -> _Descriptio
     service, subject = op.method.service, args[0] if args else None
     if isinstance(subject, RpcCall):
         name = f"{op.component}/{subject.method}"
-        return _Description(name, "client", {"rpc.system.name": "cloud_runtimes", "rpc.method": name, **at.server})
+        attributes: dict[str, Any] = {"rpc.system.name": "cloud_runtimes", "rpc.method": name, **at.server}
+        return _Description(name, "client", attributes, "rpc.client.call.duration")
     if isinstance(subject, OutgoingBatch):
         return _messaging(op, at, subject.topic, len(subject))
     if service == "database":
@@ -102,7 +104,7 @@ def _messaging(op: Operation, at: _Target, topic: str, count: int | None = None)
     }
     if count is not None:
         attributes["messaging.batch.message_count"] = count
-    return _Description(f"publish {topic}", "producer", attributes)
+    return _Description(f"publish {topic}", "producer", attributes, "messaging.client.operation.duration")
 
 
 def _database(op: Operation, at: _Target, statement: sql.Statement | None) -> _Description:
@@ -125,7 +127,7 @@ def _database(op: Operation, at: _Target, statement: sql.Statement | None) -> _D
         attributes["db.operation.batch.size"] = len(statement.rows)
     attributes["db.operation.name"] = operation
     target = target or at.namespace or ":".join(map(str, at.server.values()))
-    return _Description(f"{operation} {target}".rstrip(), "client", attributes)
+    return _Description(f"{operation} {target}".rstrip(), "client", attributes, "db.client.operation.duration")
 
 
 def error_type(error: BaseException) -> str:
@@ -134,8 +136,8 @@ def error_type(error: BaseException) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _failed(span: kernel.Span, error: BaseException) -> None:
-    span.set_attribute("error.type", error_type(error))
+def _failed(span: kernel.Span, error: str) -> None:
+    span.set_attribute("error.type", error)
     span.set_status("error")
 
 
@@ -160,14 +162,15 @@ class Handled(propagation.Entered):
 
     def leave(self, error: BaseException | None = None) -> None:
         """End the span too; in it tell how long it took, and what failed."""
+        code = error.code if isinstance(error, CloudRuntimesError) else None
+        fault = error if self._faults is None or code is None or code in self._faults else None
         if self._record is not None:
-            self._record(perf_counter() - self._begun, None if error is None else error_type(error))
+            self._record(perf_counter() - self._begun, None if fault is None else error_type(fault))
         super().leave()
-        if error is not None:
-            if isinstance(error, CloudRuntimesError):
-                self._span.set_attribute("cloud_runtimes.error.code", error.code)
-            if self._faults is None or not isinstance(error, CloudRuntimesError) or error.code in self._faults:
-                _failed(self._span, error)
+        if code is not None:
+            self._span.set_attribute("cloud_runtimes.error.code", code)
+        if fault is not None:
+            _failed(self._span, error_type(fault))
         self._span.end()
 
 
@@ -189,8 +192,54 @@ class _Creating(Outgoing):
         self._span.set_attribute(name, value)
 
 
+class _Calling:
+    """A call under way, in its span and measured; of either there may be none."""
+
+    __slots__ = ("_begun", "_call", "_error", "_owner", "_span", "_token", "_what")
+
+    def __init__(self, owner: SpanInterceptor, call: Call) -> None:
+        self._owner = owner
+        self._call = call
+        self._error: str | None = None
+        self._begun = perf_counter()
+
+    def __enter__(self) -> Self:
+        self._what, self._span = self._owner.begin(self._call)
+        self._token = None if self._span is None else kernel.current.set(self._span)
+        return self
+
+    def judge(self, result: Any) -> Any:
+        """Return a result, in which something may have failed without an exception: a reply's status, or some of many."""
+        if type(result) is RpcReply:
+            status = str(result.status)
+            if self._span is not None:
+                self._span.set_attribute("rpc.response.status_code", status)
+            self._what.attributes["rpc.response.status_code"] = status
+            if result.status >= 400:
+                self._error = result.headers.get(ERROR_HEADER) or status
+        elif isinstance(result, Mapping) and result:
+            first = next(iter(result.values()))
+            if isinstance(first, CloudRuntimesError):
+                self._error = error_type(first)
+        return result
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None:
+            self._error = error_type(error)
+        if self._span is not None:
+            propagation.give_back(kernel.current, self._token)
+            if self._error is not None:
+                _failed(self._span, self._error)
+            self._span.end()
+            self._call.op.span = None
+        if self._what.duration and (metrics := self._owner.measures()) is not None:
+            args = self._call.args
+            sent = len(args[0]) if args and isinstance(args[0], OutgoingBatch) else 0
+            metrics.record(self._what.duration, self._what.attributes, perf_counter() - self._begun, self._error, sent)
+
+
 class SpanInterceptor(Interceptor):
-    """Makes the spans of one service, and with a ``meter`` the metrics of subscriptions."""
+    """Makes the spans of one service, and with a ``meter`` its metrics."""
 
     def __init__(
         self, find: Callable[[str], Driver | None], tracer: kernel.Tracer, app_id: str, meter: Meter | None = None
@@ -199,6 +248,7 @@ class SpanInterceptor(Interceptor):
         self._tracer = tracer
         self._app_id = app_id
         self._meter = meter
+        self._calls: CallMetrics | None = None
         self._metrics: dict[tuple[str, str, str], SubscriptionMetrics] = {}
         # what was found out about each component: closing the client takes its drivers away, while handlers still run
         self._targets: dict[str, _Target] = {}
@@ -217,50 +267,45 @@ class SpanInterceptor(Interceptor):
             what.name, kind=what.kind, attributes=what.attributes, links=links, parent=parent
         )
 
-    def _begin(self, op: Operation, args: tuple[Any, ...]) -> tuple[kernel.Span, Any]:
-        span: kernel.Span | None = getattr(op, "span", None)  # there is one where it began with `creating`
-        if span is None:
-            made_in = _contexts(args[0]) if _is_batch(args) else []
-            parent = made_in[0] if made_in else None
-            span = op.span = self._start(_described(op, self._target(op.component), args), made_in, parent)
-        return span, kernel.current.set(span)
+    def begin(self, call: Call) -> tuple[_Description, kernel.Span | None]:
+        """Return what a call is, and its span. A publisher's batch has none where no event was made in one: it would be a trace each, of nothing else."""
+        op, args = call.op, call.args
+        begun: tuple[_Description, kernel.Span] | None = getattr(op, "span", None)  # it may have begun with `creating`
+        if begun is not None:
+            return begun
+        what = _described(op, self._target(op.component), args)
+        is_batch = bool(args) and isinstance(args[0], OutgoingBatch)
+        made_in = _contexts(args[0]) if is_batch else []
+        if is_batch and not made_in:
+            return what, None
+        op.span = begun = what, self._start(what, made_in, made_in[0] if made_in else None)
+        return begun
 
-    @contextmanager
-    def _around(self, call: Call) -> Iterator[kernel.Span]:
-        span, token = self._begin(call.op, call.args)
-        try:
-            yield span
-        except BaseException as error:
-            _failed(span, error)
-            raise
-        finally:
-            propagation.give_back(kernel.current, token)
-            span.end()
-            call.op.span = None
+    def measures(self) -> CallMetrics | None:
+        """Return the metrics of calls; the first that has one makes them, since the first instrument starts a thread."""
+        if self._calls is None and self._meter is not None:
+            self._calls = CallMetrics(self._meter)
+        return self._calls
 
     def call(self, call: Call) -> Any:
         """Make a call, all its attempts, in a span."""
-        if _is_piece(call.method) or _is_apart(call):
+        if _is_piece(call.method):
             return call.proceed()
-        with self._around(call) as span:
-            result = call.proceed()
-            _judge(span, result)
-            return result
+        with _Calling(self, call) as calling:
+            return calling.judge(call.proceed())
 
     async def call_async(self, call: Call) -> Any:
         """Make a call, all its attempts, in a span."""
-        if _is_piece(call.method) or _is_apart(call):
+        if _is_piece(call.method):
             return await call.proceed_async()
-        with self._around(call) as span:
-            result = await call.proceed_async()
-            _judge(span, result)
-            return result
+        with _Calling(self, call) as calling:
+            return calling.judge(await call.proceed_async())
 
     def retrying(self, op: Operation, error: Exception) -> None:
         """Note on the span that an attempt failed and another one follows."""
-        span: kernel.Span | None = getattr(op, "span", None)
-        if span is not None:
-            span.add_event(
+        begun: tuple[_Description, kernel.Span] | None = getattr(op, "span", None)
+        if begun is not None:
+            begun[1].add_event(
                 "cloud_runtimes.retry", {"error.type": error_type(error), "cloud_runtimes.attempt": op.attempt}
             )
 
@@ -268,8 +313,10 @@ class SpanInterceptor(Interceptor):
 
     def creating(self, op: Operation, topic: str) -> _Creating:
         """Start the span of a publishing call before its events are encoded, since they carry it."""
-        op.span = self._start(_messaging(op, self._target(op.component), topic))
-        return _Creating(op.span)
+        what = _messaging(op, self._target(op.component), topic)
+        span = self._start(what)
+        op.span = what, span
+        return _Creating(span)
 
     # -- around handlers --
 
@@ -295,6 +342,27 @@ class SpanInterceptor(Interceptor):
         self._metrics[pubsub_name, request.topic, request.group] = metrics
         return metrics
 
+    def forwarding(self, pubsub_name: str) -> Callable[[int, int], None] | None:
+        """Return the counters of what is forwarded to a broker."""
+        if self._meter is None:
+            return None
+        driver = self._find(pubsub_name)
+        attributes = {"messaging.system": driver.system if driver else "", "cloud_runtimes.component": pubsub_name}
+        forwarded = self._meter.counter(
+            "cloud_runtimes.relay.forwarded", "{event}", "Events that reached their broker."
+        )
+        refused = self._meter.counter(
+            "cloud_runtimes.relay.refused", "{event}", "Events that a broker refused for good."
+        )
+        counters = forwarded.bind(attributes), refused.bind(attributes)
+
+        def tell(*counts: int) -> None:
+            for counter, count in zip(counters, counts, strict=True):
+                if count:
+                    counter.add(count)
+
+        return tell
+
     def processing(self, pubsub_name: str, request: SubscribeRequest, events: Sequence[Any], *, batch: bool) -> Handled:
         """Return the span around a handler of events; of a batch it has a link for each event instead of a parent."""
         metrics = self._metrics.get((pubsub_name, request.topic, request.group))
@@ -315,7 +383,9 @@ class SpanInterceptor(Interceptor):
         """Return the span around a handler of an RPC method."""
         name = f"{self._app_id}/{method}"
         what = _Description(name, "server", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
-        return Handled(headers, lambda: self._start(what), _SERVER_FAULTS)
+        metrics = self.measures()
+        record = None if metrics is None else partial(metrics.record, "rpc.server.call.duration", what.attributes)
+        return Handled(headers, lambda: self._start(what), _SERVER_FAULTS, record)
 
     def running(self, run: DueRun) -> Handled:
         """Return the span around a run of a job, which begins a trace."""
@@ -332,28 +402,6 @@ class SpanInterceptor(Interceptor):
 
 def _is_piece(method: Any) -> bool:
     return getattr(method, "__name__", "") in _PIECES and not isinstance(getattr(method, "__self__", None), Driver)
-
-
-def _judge(span: kernel.Span, result: Any) -> None:
-    """See in a result what failed without an exception: a reply's status, or some of many."""
-    if type(result) is RpcReply:
-        span.set_attribute("rpc.response.status_code", str(result.status))
-        if result.status >= 400:
-            span.set_attribute("error.type", result.headers.get(ERROR_HEADER) or str(result.status))
-            span.set_status("error")
-    elif isinstance(result, Mapping) and result:
-        first = next(iter(result.values()))
-        if isinstance(first, CloudRuntimesError):
-            _failed(span, first)
-
-
-def _is_batch(args: tuple[Any, ...]) -> bool:
-    return bool(args) and isinstance(args[0], OutgoingBatch)
-
-
-def _is_apart(call: Call) -> bool:
-    """Return whether a publisher's batch has no event that was made in a span: one span a batch would be a trace each, of nothing else."""
-    return _is_batch(call.args) and getattr(call.op, "span", None) is None and not _contexts(call.args[0])
 
 
 def _contexts(batch: OutgoingBatch) -> list[Any]:

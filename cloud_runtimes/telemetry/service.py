@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import propagation
-from .._core.arguments import check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.home import home_folder, is_memory
 from .._core.sigterm import flush_on_sigterm
 from .._core.threads import Mutex
@@ -22,16 +22,17 @@ from .._native import telemetry as kernel
 from .._service import Service, ServiceFrame, error_context
 from .._version import __version__
 from ..config import without_values
-from ..errors import InvalidArgumentError
-from ..spi.operation import Method
+from ..errors import InvalidArgumentError, UnsupportedError
+from ..spi.operation import Method, Operation
 from ..spi.telemetry import Exporter
-from ._install import warn_of_others
 from ._meter import Meter
 from ._pipeline import Pipeline, keep
 from ._sampling import LiveSampler
+from ._sdk_metrics import measure_itself
 from ._wire import resource, scope
+from .other_sdk import join_other
 from .settings import SIGNALS, Loaded, load, pairs
-from .types import TelemetryStats
+from .types import TelemetrySpool, TelemetryStats
 
 if TYPE_CHECKING:
     import logging
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
 
     from .._service import ClientContext
     from ._otel import Providers
+    from ._spool import Spool
 
 __all__ = ["TelemetryService"]
 
 _FLUSH: Final = Method("telemetry", "flush", repeatable=False, writes=False)
+_SPOOL: Final = Method("telemetry", "spool", repeatable=True, writes=False)
 _OFF: Final = 100
 _SIGTERM_SECONDS: Final = 2.0
 
@@ -89,7 +92,10 @@ class TelemetryService(Service):
             buffer_bytes=settings.buffer_bytes,
             timeout=settings.timeout,
             retry_timeout=settings.retry_timeout,
+            spool=_spool(context, loaded, self._exporters),
+            placed=loaded.placed,
         )
+        self._flush: Callable[[float | None], bool] = self._pipeline.flush
         self._limits = kernel.Limits(settings.attributes, settings.value_length, settings.events, settings.links)
         off = {signal: loaded.disabled or loaded.exporters[signal] == "none" for signal in SIGNALS}
         sampler = kernel.Sampler(0.0, 0.0, False) if off["traces"] else kernel.Sampler(*settings.sampling)
@@ -111,11 +117,13 @@ class TelemetryService(Service):
         }
         self.measures = not off["metrics"]
         self._meters: dict[int, Meter] = {}
+        if settings.instrument and self.measures:
+            measure_itself(self.meter("cloud_runtimes", __version__), self._pipeline.stats)
         keep(self._pipeline, context)
         if settings.flush_on_sigterm:
             flush_on_sigterm(self._pipeline, _SIGTERM_SECONDS)
         context.handles.add(self)
-        warn_of_others()
+        join_other(placed=loaded.placed)
 
     @property
     def _resource(self) -> dict[str, Any]:
@@ -305,12 +313,12 @@ class TelemetryService(Service):
             timeout: seconds, ``None``: no limit but that of each batch's retries.
 
         Returns:
-            ``True`` once the exporter accepted all of it; ``False`` when the time is up (it is sent nevertheless), or where something was dropped since the flush before.
+            ``True`` once the exporter accepted all of it, or the spool stored it. ``False`` when the time is up (it is sent nevertheless), or where something was dropped since the flush before.
 
         Raises:
             InvalidArgumentError: ``timeout`` is no number above 0.
         """
-        return self._pipeline.flush(check_timeout(timeout))
+        return self._flush(check_timeout(timeout))
 
     @error_context(_FLUSH)
     async def flush_async(self, timeout: float | None = None) -> bool:
@@ -320,7 +328,7 @@ class TelemetryService(Service):
             timeout: seconds, ``None``: no limit but that of each batch's retries.
 
         Returns:
-            ``True`` once the exporter accepted all of it; ``False`` when the time is up (it is sent nevertheless), or where something was dropped since the flush before.
+            ``True`` once the exporter accepted all of it, or the spool stored it. ``False`` when the time is up (it is sent nevertheless), or where something was dropped since the flush before.
 
         Raises:
             InvalidArgumentError: ``timeout`` is no number above 0.
@@ -328,11 +336,47 @@ class TelemetryService(Service):
         import asyncio
 
         limit = check_timeout(timeout)
-        return await asyncio.to_thread(self._pipeline.flush, limit)
+        return await asyncio.to_thread(self._flush, limit)
 
     def stats(self) -> TelemetryStats:
         """Return a snapshot of the counters; in each signal recorded = exported + dropped + buffered."""
         return TelemetryStats(*(self._pipeline.stats(signal) for signal in SIGNALS))
+
+    @error_context(_SPOOL, named=False)
+    def spool(self, *, timeout: float | None = CLIENT_TIMEOUT) -> TelemetrySpool:
+        """Return what waits on this machine for the collector, and what became of the rest, of all processes of the home.
+
+        Args:
+            timeout: seconds; the client's if not given, ``None``: no limit.
+
+        Raises:
+            UnsupportedError: there is no spool.
+            UnavailableError, DeadlineExceededError: its file cannot be read now.
+        """
+        spool, op = self._spooled(timeout)
+        return self._frame.call(op, spool.stats)
+
+    @error_context(_SPOOL, named=False)
+    async def spool_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> TelemetrySpool:
+        """Return what waits on this machine for the collector, and what became of the rest, of all processes of the home.
+
+        Args:
+            timeout: seconds; the client's if not given, ``None``: no limit.
+
+        Raises:
+            UnsupportedError: there is no spool.
+            UnavailableError, DeadlineExceededError: its file cannot be read now.
+        """
+        import asyncio
+
+        spool, op = self._spooled(timeout)
+        return await asyncio.to_thread(self._frame.call, op, spool.stats)
+
+    def _spooled(self, timeout: float | None) -> tuple[Spool, Operation]:
+        limit = self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        if self._pipeline.spool is None:
+            raise UnsupportedError("telemetry has no spool: add spool = true to [telemetry], and an endpoint of OTLP")
+        return self._pipeline.spool, Operation(_SPOOL, "telemetry", limit)
 
     def _close_by_client(self, end: float | None) -> None:
         if self._live is not None:
@@ -394,6 +438,15 @@ def _exporters(context: ClientContext, loaded: Loaded) -> dict[str, Exporter]:
     return {signal: exporters[signal] for signal in SIGNALS}
 
 
+def _spool(context: ClientContext, loaded: Loaded, exporters: Mapping[str, Exporter]) -> Spool | None:
+    targets = {signal: exporters[signal] for signal in SIGNALS if loaded.exporters[signal] == "otlp"}
+    if loaded.spool is None or loaded.disabled or not targets:
+        return None
+    from ._spool import Spool
+
+    return Spool(context, targets, loaded.spool, loaded.settings.timeout)
+
+
 @without_values
 def _exporter(kind: str, context: ClientContext, loaded: Loaded) -> Exporter:
     settings = loaded.settings
@@ -406,7 +459,7 @@ def _exporter(kind: str, context: ClientContext, loaded: Loaded) -> Exporter:
         exporter: Exporter = exporter_class(
             {signal: url for signal, url in loaded.urls.items() if loaded.protocols[signal] == kind},
             pairs(settings.headers, "the headers of telemetry"),
-            gzip=settings.compression == "gzip",
+            compression=settings.compression,
             certificate=settings.certificate,
         )
         return exporter

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from .. import config
 from ..config import duration, setting
 from ..errors import InvalidArgumentError
+from ..spi.relay import SpoolSettings, spool_settings
 from ._sampling import SAMPLERS, Sampling, sampling
 
 __all__ = ["SIGNALS", "TelemetrySettings", "load", "pairs"]
@@ -23,14 +24,16 @@ class TelemetrySettings:
     """Settings of the table ``[telemetry]``.
 
     Attributes:
+        provider: ``own``, or ``global``: records through the global providers of OpenTelemetry's API, which another SDK has set (extra ``otel``). Exporters, sampling and limits are then those of that SDK.
         exporter: ``otlp``, ``file``, ``console`` or ``none``; without it ``otlp`` where there is an endpoint, else ``file``.
         endpoint: base URL of OTLP/HTTP, to which ``/v1/traces``, ``/v1/logs`` and ``/v1/metrics`` are added; of OTLP/gRPC as it is.
         protocol: of OTLP: ``http/protobuf``, or ``grpc`` (extra ``otlp-grpc``).
         headers: sent with every batch, as ``name=value,name=value``, percent-encoded.
-        compression: ``none`` or ``gzip``.
+        compression: ``none``, ``gzip`` or ``zstd`` (over HTTP; before Python 3.14 extra ``zstd``).
         certificate: file of the certificates to trust.
         timeout: seconds for one attempt to send a batch.
         retry_timeout: seconds for all attempts; then the batch is dropped.
+        spool: keep batches for OTLP on this machine until the collector has them: ``true``, or a table with ``max_bytes`` of each signal (1 GiB), ``max_age`` (7 d) and ``on_full`` (``block`` for ``retry_timeout``, ``raise`` or ``drop_oldest``). All lost is counted.
         buffer_bytes: memory of each signal's buffer.
         trace_delay: after which spans leave though they are few.
         log_delay: after which log records do.
@@ -53,14 +56,16 @@ class TelemetrySettings:
         flush_on_sigterm: whether SIGTERM sends what there is first.
     """
 
+    provider: Literal["own", "global"] = setting("own", help="what records: ours, or OpenTelemetry's global provider")
     exporter: Literal["otlp", "file", "console", "none"] | None = setting(None, help="where records go")
     endpoint: str | None = setting(None, help="base URL of OTLP")
     protocol: Literal["http/protobuf", "grpc"] = setting("http/protobuf", help="of OTLP")
     headers: str = setting("", help="headers of every batch, name=value,name=value")
-    compression: Literal["none", "gzip"] = setting("none", help="of bodies")
+    compression: Literal["none", "gzip", "zstd"] = setting("none", help="of bodies")
     certificate: str | None = setting(None, help="file of the certificates to trust")
     timeout: float = setting(10.0, parse=duration, help="for one attempt")
     retry_timeout: float = setting(60.0, parse=duration, help="for all attempts of a batch")
+    spool: bool | dict = setting(False, help="keep batches on this machine until the collector has them")  # type: ignore[type-arg]
     buffer_bytes: int = setting(32 << 20, help="memory of each signal's buffer")
     trace_delay: float = setting(5.0, parse=duration, help="after which spans leave")
     log_delay: float = setting(1.0, parse=duration, help="after which log records leave")
@@ -106,9 +111,12 @@ class Loaded:
 
     settings: TelemetrySettings
     disabled: bool
+    spool: SpoolSettings | None
     exporters: Mapping[str, str]
     protocols: Mapping[str, str]
     urls: Mapping[str, str]
+    placed: bool
+    """Whether the settings say where records go."""
 
 
 # variable → setting, how it is read
@@ -184,7 +192,9 @@ def load(table: Mapping[str, Any], origin: str) -> Loaded:
         if not url and settings.endpoint:
             url = settings.endpoint.rstrip("/") + path
         chosen = env.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip() or settings.exporter
-        if chosen is None:
+        if settings.provider == "global":
+            chosen = "none"
+        elif chosen is None:
             chosen = "otlp" if url else "file"
         if chosen not in ("otlp", "file", "console", "none"):
             raise InvalidArgumentError(f"OTEL_{signal.upper()}_EXPORTER: there are otlp, file, console and none")
@@ -193,8 +203,10 @@ def load(table: Mapping[str, Any], origin: str) -> Loaded:
             urls[signal] = url or ("http://localhost:4317" if protocol == "grpc" else f"http://localhost:4318{path}")
     return Loaded(
         settings=settings,
+        spool=spool_settings(settings.spool, f"{origin}: [telemetry]"),
         disabled=env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true",
         exporters=exporters,
         protocols=protocols,
         urls=urls,
+        placed=settings.exporter is not None or any(exporter != "file" for exporter in exporters.values()),
     )

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from .events import RecordedEvents
     from .harness import Harness, SecretHarness, requires
     from .sidecar import RunningSidecar, memory_client, serve
+    from .suites.admin import AdminSuite
     from .suites.configuration import ConfigurationSuite
     from .suites.database import DatabaseSuite
     from .suites.file import FileSuite
     from .suites.lock import LockSuite
+    from .suites.operations import OperationsSuite
     from .suites.pubsub import PubSubSuite
     from .suites.rpc import RpcHarness, RpcSuite
     from .suites.schedule import ScheduleSuite
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from .suites.state import StateSuite
 
 __all__ = [
+    "AdminSuite",
     "Api",
     "AsyncApi",
     "Clock",
@@ -41,6 +44,7 @@ __all__ = [
     "FileSuite",
     "Harness",
     "LockSuite",
+    "OperationsSuite",
     "PubSubSuite",
     "RecordedEvents",
     "RpcHarness",

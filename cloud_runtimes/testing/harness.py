@@ -40,6 +40,8 @@ class Harness(ABC):
         at_once: events of a member that the component delivers before one of them is answered; some deliver one at a time.
         bulk_order: whether events of one request come in their order.
         many: keys of a test with many; fewer where each is a request and the server slow.
+        moves_members: whether a group without an order is moved while it has members.
+        shows_held: whether peeking shows all events that members of a group hold; else the oldest, unless none of them is settled.
         tells_dead: whether dead letters are moved by the client or the embedded component, which say why; else by a sidecar.
     """
 
@@ -60,6 +62,8 @@ class Harness(ABC):
     at_once: int = 10
     bulk_order: bool = True
     many: int = 1200
+    moves_members: bool = True
+    shows_held: bool = True
     tells_dead: bool = True
 
     @abstractmethod

@@ -54,6 +54,7 @@ def _fill(client: CloudRuntimesClient) -> None:
     client.file.put_file("reports", "empty", b"")
     client.schedule.schedule_job("nightly", schedule="0 3 * * *", data={"n": 1})
     client.schedule.schedule_job("once", due_time=datetime(2040, 1, 1, tzinfo=UTC), target=TopicTarget("bus", "orders"))
+    client.admin.pause_job("once")
     client.schedule.run_now("nightly")
     _publish(client)
 
@@ -264,8 +265,8 @@ def counted(steps):
     except StopIteration:
         return
 
-write, read = portable._Tables.write, _copying.PortableFiles.read
-portable._Tables.write = lambda self, op, steps: write(self, op, lambda: counted(steps))
+write, read = portable.DatabaseTables.write, _copying.PortableFiles.read
+portable.DatabaseTables.write = lambda self, op, steps: write(self, op, lambda: counted(steps))
 
 def reading(self, name):
     for data in read(self, name):
@@ -465,6 +466,22 @@ def test_passwords_are_not_shown(cli: Run, client: CloudRuntimesClient, postgres
         assert result.code != 0
         assert "env:NAME" in result.err
         assert "hunter2" not in result.err
+
+
+def test_redriven_events_are_handled_first(cli: Run, ways: tuple[str, str]) -> None:
+    source, target = ways
+    with _client(source) as client:
+        client.pubsub.subscribe("bus", "orders", group="all").close()
+        client.pubsub.publish("bus", "dead", 1, attributes={"dltopic": "orders", "dlgroup": "all"})
+        assert client.admin.redrive("bus", "dead").count == 1
+        result = cli("copy", "--from", source, "--to", target)
+        assert (result.code, "let these handle them first" in result.err) == (4, True)
+        with client.pubsub.subscribe("bus", "orders", group="all") as events:
+            event = _next(events)
+            event.ack()
+    assert cli("copy", "--from", source, "--to", target).code == 0
+    with _client(target) as client:
+        assert [topic.name for topic in client.admin.topics("bus")] == ["orders"]
 
 
 def test_a_source_in_use_is_told(cli: Run, ways: tuple[str, str]) -> None:

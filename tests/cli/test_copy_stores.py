@@ -15,11 +15,14 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import ConflictError
 from cloud_runtimes.schedule import Retry, TopicTarget
+from cloud_runtimes.spi import Method, Operation
+from cloud_runtimes.spi.state import StateWrite
 from tests.cli.conftest import Run
 from tests.cli.test_copy import _rows
 from tests.support.harnesses.nats import NatsHome
 from tests.support.harnesses.redis import DaprHome, ValkeyHome
 
+_WRITE = Method("state", "test", repeatable=True)
 BOTH = ("--service", "state", "--service", "configuration")
 
 
@@ -95,8 +98,10 @@ def test_there_and_back(cli: Run, tmp_path: Path, far: Any) -> None:
     assert {row[1] for row in _rows(again.out.replace(b"many }:*", b"many")).values()} == {0}
     client = far.client(app_id="shop")
     assert _picture(client) == before
+    client._context.runtime().driver("state", "orders").write(Operation(_WRITE, "orders", 5.0), [StateWrite("||outbox||bus||1", b"1")], True)  # type: ignore[attr-defined]
     result = cli("copy", "--from", side, "--to", back, *BOTH)
     assert result.code == 0, result
+    assert _rows(result.out.replace(b"many }:*", b"many"))["state orders"] == [6, 6, 0, 0], "an outbox stays"
     with CloudRuntimesClient(config={"capa": {"home": back}}, app_id="shop") as other:
         assert _picture(other) == before
         _check_writes(other)

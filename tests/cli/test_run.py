@@ -162,12 +162,16 @@ def test_workers_share_a_port_that_is_given(tmp_path: Path) -> None:
 
 def test_wrong_applications_end_at_once(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
-        "from cloud_runtimes import CloudRuntimesClient\nclient = CloudRuntimesClient()\n"
+        "from cloud_runtimes import CloudRuntimesClient\nclient = CloudRuntimesClient()\ndef make(): return 1\n"
     )
     for options, said in (
         (["shop:client"], "nothing is registered to run"),
         (["shop:client", "--workers", "2"], "nothing is registered to run"),
         (["shop:other", "--workers", "2"], "has no 'other'"),
+        (["shop:make"], "give --factory if it returns one"),
+        (["shop:make", "--factory", "--workers", "2"], "is int, not a CloudRuntimesClient"),
+        (["shop:client", "--factory"], "leave out --factory"),
+        (["shop:client", "--log-level", "loud"], "'loud' is not one of"),
     ):
         code, message = _refused(tmp_path, *options)
         assert (code, said in message) == (2, True), message
@@ -189,35 +193,51 @@ def test_bad_data_is_no_wrong_usage() -> None:
 
 
 SLOW = """
+import asyncio
 import time
 from cloud_runtimes import CloudRuntimesClient
 
-client = CloudRuntimesClient(app_id="shop")
+def make():
+    client = CloudRuntimesClient(app_id="shop")
 
-@client.rpc.method("slow")
-def slow() -> None:
-    print("begun", flush=True)
-    time.sleep(300)
+    @client.rpc.method("slow")
+    def slow() -> None:
+        print("begun", flush=True)
+        time.sleep(300)
+
+    @client.rpc.method("slow-async")
+    async def sleep() -> None:
+        print("begun", flush=True)
+        await asyncio.sleep(300)
+
+    return client
 """
 
 
-def test_a_signal_that_waits_for_a_handler_says_so_and_a_second_one_ends_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "name"), [("slow", "slow"), ("slow-async", "sleep")])
+def test_a_signal_that_waits_for_a_handler_says_so_and_a_second_one_ends_it(
+    tmp_path: Path, method: str, name: str
+) -> None:
     (tmp_path / "shop.py").write_text(SLOW, encoding="utf-8")
     environment = {**os.environ, "CLOUD_RUNTIMES_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "cloud_runtimes"]
     log = tmp_path / "log"
     with open(log, "wb") as stderr:
         process = subprocess.Popen(
-            [*command, "run", "shop:client"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=stderr
+            [*command, "run", "shop:make", "--factory"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
         )
     assert process.stdout is not None
     caller = None
     try:
-        until(lambda: "1 methods" in log.read_text())
-        caller = subprocess.Popen([*command, "invoke", "shop", "slow"], env=environment, stderr=subprocess.DEVNULL)
+        until(lambda: "2 methods" in log.read_text())
+        caller = subprocess.Popen([*command, "invoke", "shop", method], env=environment, stderr=subprocess.DEVNULL)
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGINT)
-        until(lambda: "waiting for running handlers to end; Ctrl-C again ends them" in log.read_text())
+        until(lambda: f"waiting for running handlers to end: {name}; Ctrl-C again ends them" in log.read_text())
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130, log.read_text()
@@ -227,3 +247,19 @@ def test_a_signal_that_waits_for_a_handler_says_so_and_a_second_one_ends_it(tmp_
             if each is not None:
                 each.kill()
                 each.communicate()
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2"]], ids=["one", "two"])
+def test_the_level_of_logs(tmp_path: Path, more: list[str]) -> None:
+    (tmp_path / "shop.py").write_text(APPLICATION + "\nimport logging; logging.getLogger('shop').debug('a detail')\n")
+    (tmp_path / "noisy.py").write_text("import shop, logging\nmake = lambda: shop.client\n", encoding="utf-8")
+    environment = {**os.environ, "CLOUD_RUNTIMES_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "cloud_runtimes", "run", "noisy:make", "--factory", "--log-level", "debug", *more]
+    log = tmp_path / "log"
+    with open(log, "wb") as stderr:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr)
+    try:
+        until(lambda: " DEBUG " in log.read_text() and "1 subscriptions" in log.read_text())
+    finally:
+        process.terminate()
+        process.wait(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.cli.conftest import Run
+from tests.telemetry.otlp_receiver import Receiver
 
 CLI = [sys.executable, "-W", "error", "-m", "cloud_runtimes"]
 
@@ -47,7 +50,7 @@ def test_it_serves_until_a_signal(home: Path, number: int, code: int, monkeypatc
         with urllib.request.urlopen(f"{url}/api/traces", timeout=60) as reply:
             assert b'"seen"' in reply.read()
         with urllib.request.urlopen(url, timeout=60) as reply:
-            assert b"<title>Telemetry</title>" in reply.read()
+            assert b"<title>Cloud Runtimes</title>" in reply.read()
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (code, b"", b"")
@@ -116,3 +119,32 @@ def test_an_address_that_is_not_of_this_machine(cli: Any, home: Path) -> None:
     result = cli("telemetry", "serve", "--host", "192.0.2.1", "--port", "0")
     assert result.code == 5
     assert "192.0.2.1:0 cannot be listened on" in result.err
+
+
+def test_what_waits_for_a_collector(cli: Run, home: Path, tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        url = receiver.url
+    table = {"endpoint": url, "spool": True, "flush_on_sigterm": False}
+    config = tmp_path / "spool.toml"
+    config.write_text(f'[telemetry]\nendpoint = "{url}"\nspool = true\n', encoding="utf-8")
+
+    def left(count: int) -> None:
+        """Record spans while the collector is away."""
+        with CloudRuntimesClient(config={"telemetry": table}) as client:
+            for _ in range(count):
+                client.telemetry.tracer("t").start_span("s").end()
+
+    def status(*more: str) -> list[dict[str, object]]:
+        return [json.loads(line) for line in cli("spool", "status", *more).lines]
+
+    left(10)
+    for more in ((), ("--config", str(config))):
+        (shown,) = status(*more)
+        assert (shown["pubsub"], shown["in"], shown["events"]) == ("traces", "the spool of telemetry", 10)
+        assert shown["configured"] is bool(more)
+    with Receiver(port=receiver.port) as receiver:
+        assert cli("spool", "flush", "--config", str(config)).code == 0
+        assert len(receiver.spans()) == 10
+    left(5)
+    assert cli("spool", "drop", "traces", "--yes").code == 0
+    assert not status("--config", str(config))

@@ -86,6 +86,7 @@ def forms(data: bytes) -> list[Any]:
     return given
 
 
+@pytest.mark.promise("G1")
 @pytest.mark.parametrize(("data", "value"), EDGES, ids=lambda v: repr(v)[:30])
 def test_edges(decode: Decode, data: bytes, value: Any) -> None:
     for given in forms(data):
@@ -94,6 +95,7 @@ def test_edges(decode: Decode, data: bytes, value: Any) -> None:
         assert type(result) is type(value)
 
 
+@pytest.mark.promise("G1")
 @pytest.mark.parametrize("data", REFUSED, ids=lambda v: repr(v)[:24])
 def test_refused(decode: Decode, data: bytes) -> None:
     for given in forms(data):
@@ -114,6 +116,7 @@ def outcome(function: Decode, data: bytes) -> Any:
         return "refused"
 
 
+@pytest.mark.promise("G5")
 def test_numbers_about_the_largest(decode: Decode, rounds: Rounds) -> None:
     """Decoding refuses only numbers that round to infinity, however they are written."""
     rng = random.Random(12)
@@ -163,6 +166,7 @@ def test_numbers_about_the_largest(decode: Decode, rounds: Rounds) -> None:
     assert seen == {True, False}
 
 
+@pytest.mark.promise("G5")
 def test_surrogates_as_orjson_says(decode: Decode, rounds: Rounds) -> None:
     rng = random.Random(13)
     pieces = [
@@ -216,6 +220,7 @@ def test_truncated_and_mutated_as_orjson_says(decode: Decode, rounds: Rounds) ->
 UTC = datetime.UTC
 
 
+@pytest.mark.promise("G4")
 @pytest.mark.parametrize(
     "data", ["ddffffffff", "dfffffffff", "df80000000", "dbffffffff", "c6ffffffff", "c9ffffffff", "dcffff", "deffff"]
 )
@@ -227,6 +232,7 @@ def test_length_bombs(impl: ModuleType, data: str) -> None:
             impl.decode(bytes.fromhex(prefix + data) + b"\x01" * 1000)
 
 
+@pytest.mark.promise("G4")
 @pytest.mark.native_only
 def test_nested_promises_reserve_nothing() -> None:
     """Each of 100 heads promises all that is left: a list sized for each would take 100 times 8 bytes for every byte."""
@@ -312,6 +318,7 @@ def test_buffers(impl: ModuleType) -> None:
             impl.decode(bad)
 
 
+@pytest.mark.promise("G4")
 def test_a_million_levels(impl: ModuleType) -> None:
     for level in (b"\x91", b"\x81\xa0", b"\xdd\x00\x00\x00\x01"):
         with pytest.raises(PayloadError, match="deeper than 128"):

@@ -282,6 +282,7 @@ def test_bad_input(json: Backend, data: Any) -> None:
         json.decode(data)
 
 
+@pytest.mark.promise("G1")
 def test_truncated_anywhere(json: Backend) -> None:
     data = b'{"a":[1.5,true,null,"\\u00e9\xc3\xa9"],"b":{"c":-2}}'
     json.decode(data)

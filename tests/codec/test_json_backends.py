@@ -77,6 +77,7 @@ def test_both_write_floats_alike(value: float) -> None:
     assert codec.encode(value) == _json_std.encode(value)
 
 
+@pytest.mark.promise("G6")
 @given(data=st.binary(max_size=20) | st.text('[]{}:,"\\u0dD8eE+-.1 ntrulfase', max_size=20))
 @example("[]\x0c")
 def test_both_read_the_same_or_refuse_alike(data: Any) -> None:

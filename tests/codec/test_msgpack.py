@@ -136,6 +136,7 @@ TIMES: list[tuple[datetime.datetime, str]] = [
 ]
 
 
+@pytest.mark.promise("G2")
 def test_vectors(impl: ModuleType, subtests: pytest.Subtests) -> None:
     for value, expected in VECTORS:
         with subtests.test(value=value, expected=expected):
@@ -175,6 +176,7 @@ def test_timestamp_of_another_zone(impl: ModuleType) -> None:
     assert impl.encode(value).hex() == "d6ff00000000"
 
 
+@pytest.mark.promise("G2")
 def test_decodes_longer_forms_too(impl: ModuleType, subtests: pytest.Subtests) -> None:
     for data, value in (
         ("ca3fc00000", 1.5),
@@ -363,6 +365,7 @@ def test_keys_that_meet_in_a_cache_stay_apart(impl: ModuleType) -> None:
             assert impl.decode(impl.encode({key: 1})) == {key: 1}
 
 
+@pytest.mark.promise("G2")
 def test_agrees_with_the_msgpack_package(impl: ModuleType) -> None:
     value = {
         "a": [1, 2.5, None, "é"],

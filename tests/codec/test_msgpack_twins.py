@@ -78,6 +78,7 @@ def test_round_trip(impl: ModuleType, value: Any) -> None:
     assert impl.encode(back) == out
 
 
+@pytest.mark.promise("G6")
 @given(value=values)
 def test_same_bytes_as_the_oracle(impl: ModuleType, value: Any) -> None:
     assert impl.encode(value) == oracle.packb(value, datetime=True)
@@ -141,6 +142,7 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
     return bytes(out)
 
 
+@pytest.mark.promise("G3")
 @pytest.mark.native_only
 def test_mutated_input(twins: tuple[ModuleType, ModuleType]) -> None:
     native, python = twins
@@ -196,6 +198,7 @@ sys.exit(f"{{after - before}} blocks more" if after - before > 150 else 0)
 """
 
 
+@pytest.mark.promise("G8")
 @pytest.mark.parametrize("module", [pytest.param("_msgpack", marks=pytest.mark.native_only), "msgpack_py"])
 def test_nothing_leaks(module: str) -> None:
     if module == "_msgpack":

@@ -38,6 +38,7 @@ from tests.codec.generated import (
 )
 
 
+@pytest.mark.promise("G6", figure="documents read into generated types")
 def test_reading(rounds: Callable[[int, int], int], figure: Callable[[str, str], None]) -> None:
     fits = count = 0
     for seed in range(rounds(1500, 25_000)):

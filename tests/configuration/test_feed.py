@@ -116,6 +116,7 @@ def test_a_deleted_key_that_came_back(stage: Stage) -> None:
         assert sub.receive(0.1) is None
 
 
+@pytest.mark.promise("B6")
 def test_a_lost_connection_and_a_hundred_updates(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     """The last value is there within 2 s of the connection's return, and no older one after it."""
     seen = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cloud_runtimes.testing import DatabaseSuite
 from tests.support.harnesses.dapr_bindings import DAPR_DATABASES, DAPR_FILES, DaprGrpcPostgres
 from tests.support.harnesses.databases import DATABASES
@@ -10,6 +12,7 @@ from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.rows import rows
 
 
+@pytest.mark.promise("H2")
 class TestDatabase(DatabaseSuite):
     harness = rows(
         HARNESSES,

@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import registry
+from cloud_runtimes.components.etcd.state import EtcdState
+from cloud_runtimes.components.nats.state import NatsState
+from cloud_runtimes.components.redis.dapr import DaprState
+from cloud_runtimes.components.redis.state import RedisState
 from cloud_runtimes.components.sqlite import SqliteSettings
 from cloud_runtimes.runtimes.capa.homes import Home
+from cloud_runtimes.spi.state import StateDriver
 from tests.support import features
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,12 +29,18 @@ def pinned() -> dict[str, Any]:
     return tomllib.loads((ROOT / "docs" / "features.toml").read_text(encoding="utf-8"))
 
 
+@pytest.mark.promise("I3")
 def test_what_is_declared_is_what_is_pinned(pinned: dict[str, Any]) -> None:
     expected = {
         name: {service: frozenset(table["features"]) for service, table in services.items()}
         for name, services in pinned.items()
     }
     assert features.declared() == expected
+
+
+def test_stores_that_keep_the_order_of_an_outbox() -> None:
+    drivers: list[type[StateDriver]] = [StateDriver, EtcdState, NatsState, RedisState, DaprState]
+    assert [driver.has_order for driver in drivers] == [False, True, True, True, False]
 
 
 def test_every_built_in_component_is_pinned(pinned: dict[str, Any]) -> None:
@@ -39,6 +50,7 @@ def test_every_built_in_component_is_pinned(pinned: dict[str, Any]) -> None:
     assert sorted(folders) == sorted(pinned)
 
 
+@pytest.mark.promise("I3")
 def test_every_feature_is_pinned_or_absent_for_a_reason(pinned: dict[str, Any]) -> None:
     for component, services in pinned.items():
         for service, table in services.items():
@@ -63,7 +75,7 @@ def test_every_setting_has_a_line_for_people() -> None:
             settings = features._settings(registry.find(group, name))
             assert settings is not None
             for field in dataclasses.fields(settings):
-                assert len(features._attributes(settings)[field.name]) > 10
+                assert len(features.attributes(settings)[field.name]) > 10
 
 
 def test_the_tables_are_the_generated_ones(subtests: pytest.Subtests) -> None:

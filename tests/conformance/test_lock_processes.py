@@ -101,6 +101,8 @@ def contenders(home: dict[str, Any], folder: Path, lease: float) -> Iterator[que
             child.close()
 
 
+@pytest.mark.promise("A8", figure="eight processes with wrong clocks")
+@pytest.mark.promise("A7", "D1")
 @pytest.mark.parametrize(
     "kind", ["valkey", "nats", *[pytest.param(kind, marks=pytest.mark.soak) for kind in ("etcd", "redis")]]
 )

@@ -32,6 +32,7 @@ def secrets_beside_layotto(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     harness.close()
 
 
+@pytest.mark.promise("H3")
 class TestSecret(SecretSuite):
     @pytest.fixture(
         params=parameters(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cloud_runtimes.testing import StateSuite
 from tests.support.harnesses.dapr import DAPR_STATE, DaprBoth
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
@@ -15,6 +17,7 @@ from tests.support.harnesses.rows import rows
 from tests.support.harnesses.state_fakes import FAKE_STATE
 
 
+@pytest.mark.promise("H3")
 class TestState(StateSuite):
     harness = rows(
         {**HARNESSES, **FAKE_STATE},
@@ -32,6 +35,7 @@ class TestState(StateSuite):
             StateSuite.test_transaction,
             StateSuite.test_a_failed_transaction_rolls_back,
             StateSuite.test_a_transaction_publishes,
+            StateSuite.test_an_outbox_is_in_the_order_of_commits,
         ),
         beside=DAPR_STATE,
         beside_layotto=LAYOTTO,

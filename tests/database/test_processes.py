@@ -71,6 +71,7 @@ def test_forks(home: str) -> None:
     assert finish(start("forks", home)) == ["82"]
 
 
+@pytest.mark.promise("A4")
 def test_kills_leave_whole_transactions(home: str, rounds: Rounds) -> None:
     with connect(home) as client:
         client.database.execute("main", "CREATE TABLE pair (who integer, n integer)")

@@ -19,6 +19,7 @@ from cloud_runtimes.spi.sql import MAX_SQL, _scan, scan, tokens
 from tests.support import Rounds
 
 
+@pytest.mark.promise("H2")
 def test_parameters(subtests: pytest.Subtests) -> None:
     for sql, names in (
         ("SELECT :a, :b_2, :a", {"a", "b_2"}),

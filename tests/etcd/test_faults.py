@@ -72,6 +72,7 @@ def test_what_passes_without_a_code(text: str, unsure: bool) -> None:
     assert error.maybe_applied == refused.unsure == unsure
 
 
+@pytest.mark.promise("B2")
 def test_a_call_without_a_limit_ends_too(
     served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_waiter_that_dies_delays_the_queue_for_seconds(
         assert mine.token > lease.token
 
 
+@pytest.mark.promise("B6")
 @pytest.mark.parametrize("forgets", [True, False])
 def test_a_watch_that_was_away(home: EtcdHome, client: Make, api: Api, forgets: bool) -> None:
     """It goes on where it was. Where the server has forgotten that revision, it looks at all there is."""

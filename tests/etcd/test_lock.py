@@ -50,9 +50,11 @@ def test_a_key_without_a_lease_holds_no_lock(
     home: EtcdHome, api: Api, caplog: pytest.LogCaptureFixture, value: bytes, waits: bool
 ) -> None:
     caplog.set_level(logging.WARNING, "cloud_runtimes")
-    lock = home.client().lock
+    client = home.client()
+    lock = client.lock
     for name in ("1", "2"):
         asked(home.server.url, PUT, put(f"{home.prefix}/lock/l/r/{name}".encode(), value))
+    assert api.call(client.admin, "locks", "l") == []
     if waits:
         with api.opened(lock.hold("l", "r", wait=20)) as lease:
             assert lease.token > 1 << 50

@@ -43,6 +43,7 @@ class TestJobs(ClaimedJobs):
     durable: ClassVar = {}
 
 
+@pytest.mark.promise("D1")
 def test_a_clock_that_is_wrong_takes_nothing(clock: Ending, member: Member) -> None:
     client = clock.client()
     client.schedule.schedule_job("j", due_time=0)

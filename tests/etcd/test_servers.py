@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components._net.engines import engines
 from cloud_runtimes.components.etcd import EtcdSettings
 from cloud_runtimes.components.etcd.connection import parse_url
@@ -233,13 +234,14 @@ def test_a_forked_child(home: EtcdHome) -> None:
 class TestHome(Homes):
     engine = "etcd"
     service = "lock"
-    features: ClassVar = ["fair", "renew", "token"]
+    features: ClassVar = ["break_lock", "fair", "locks", "renew", "token"]
     wrong_urls = ("etcd://", "etcd://user:{}@a/b", "etcd://user@a", "etcd://a/b", "etcd://a?x={}", "etcd://:{}@a:port")
     url_help = "etcd://user:password@host:2379"
 
 
 def test_what_it_has_not(home: EtcdHome, api: Api) -> None:
-    api.fails(UnsupportedError, match=r"or declare \[pubsub.bus\]")(home.client().pubsub, "publish", "bus", "t", 1)
+    with CloudRuntimesClient(config={"capa": {"home": home.config()["capa"]["home"]}}) as client:
+        api.fails(UnsupportedError, match=r"or declare \[pubsub.bus\]")(client.pubsub, "publish", "bus", "t", 1)
 
 
 def test_urls(subtests: pytest.Subtests) -> None:

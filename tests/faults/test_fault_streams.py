@@ -80,6 +80,7 @@ def test_a_sidecar_that_notices_late(
     assert all(count <= 2 for number, count in consumer.acknowledged.items() if number >= 5)
 
 
+@pytest.mark.promise("B6")
 @streaming
 def test_a_subscription_to_configuration_resumes(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     store = next(_topics)

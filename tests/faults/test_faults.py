@@ -126,6 +126,7 @@ SILENT = {
 }
 
 
+@pytest.mark.promise("B3")
 @pytest.mark.parametrize("name", [*BROKEN, *SILENT])
 def test_a_write(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime) -> None:
     fault = (BROKEN | SILENT)[name]
@@ -164,6 +165,7 @@ def test_a_read_is_made_again(name: str, beneath: Beneath, proxy: FaultProxy, ap
     assert proxy.accepted == 2
 
 
+@pytest.mark.promise("B2")
 @pytest.mark.parametrize("name", ["the answer is lost", "half-open"])
 def test_a_read_ends(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime) -> None:
     client, key = connect(), next(_keys)
@@ -218,6 +220,7 @@ def test_a_new_connection_that_hangs(
     works_again(api, client, beneath)
 
 
+@pytest.mark.promise("H8")
 @pytest.mark.parametrize("beneath", [name for name, each in FAULTS.items() if each.has_token], indirect=True)
 def test_the_wrong_token(beneath: Beneath, api: Api, connect: Make, in_time: InTime) -> None:
     client, key = connect(token="wrong-sesame"), next(_keys)
@@ -246,6 +249,7 @@ def secure(beneath: Beneath) -> Iterator[FaultProxy]:
         yield instance
 
 
+@pytest.mark.promise("H8")
 def test_a_certificate_of_another_name(
     beneath: Beneath, secure: FaultProxy, api: Api, connect: Make, in_time: InTime, trusted: None
 ) -> None:
@@ -312,6 +316,7 @@ def test_garbage_that_does_not_end(
 # -- slow and sliced, but whole -----------------------------------------------------------
 
 
+@pytest.mark.promise("B2")
 def test_slices(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     client, key, value = connect(), next(_keys), {"text": "ünïcødé" * 50, "n": [1.5, None, 2**60]}
     proxy.up.piece, proxy.down.piece = 1, 3
@@ -325,6 +330,7 @@ def test_slices(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) ->
     assert proxy.accepted == 1
 
 
+@pytest.mark.promise("B2")
 def test_latency(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     client, key = connect(), next(_keys)
     proxy.up.latency = proxy.down.latency = 0.02

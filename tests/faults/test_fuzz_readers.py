@@ -85,6 +85,7 @@ def fuzz(
 # -- NATS ---------------------------------------------------------------------
 
 
+@pytest.mark.promise("G3")
 def test_nats(rounds: Rounds) -> None:
     settings = NatsSettings(url="nats://h:1")
     address = nats.parse_url("nats://h:1")
@@ -115,6 +116,7 @@ def test_nats(rounds: Rounds) -> None:
 # -- RabbitMQ -----------------------------------------------------------------
 
 
+@pytest.mark.promise("G3")
 def test_rabbitmq(rounds: Rounds) -> None:
     address = rabbitmq_url("amqp://h:1")
     start = wire.method(0, (10, 10), "ootSS", 0, 9, {"product": "RabbitMQ", "n": {"a": [1, None]}}, "PLAIN", "en_US")
@@ -207,6 +209,7 @@ def read(module: ModuleType, parts: Sequence[bytes]) -> tuple[list[Any], bool]:
     return replies, False
 
 
+@pytest.mark.promise("G3")
 @pytest.mark.native_only
 def test_redis(rounds: Rounds) -> None:
     """Both twins give the same replies; the compiled one may find out later than the other that there are none."""

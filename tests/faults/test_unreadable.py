@@ -21,9 +21,11 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.schedule import _unhandled, times
 from cloud_runtimes.spi import Method, Operation
+from cloud_runtimes.spi.state import StateWrite
 from cloud_runtimes.testing import Api
 from tests.support.entries import ENGINES, Entries, make_entries
 
+_WRITE = Method("state", "test", repeatable=True)
 RUN = b'{"id": 1, "job": 1, "run": "r", "fire": 0, "last": 0, "count": 1, "attempt": "1"}'
 ODD = (
     b"",
@@ -103,6 +105,56 @@ def test_a_key_of_another_type(entries: Entries, api: Api) -> None:
     error = api.fails(BulkError, match="'odd'|1 of 2")(state, "get_bulk", "s", ["a", "odd"])
     assert (sorted(error.failed), sorted(error.result)) == (["odd"], ["a"])
     assert "choose another prefix" in str(error.failed["odd"])
+
+
+BUS = "||outbox||bus||"
+
+
+def _fill(entries: Entries, *ids: str) -> Any:
+    """Write events of an outbox, each in a commit; return the driver."""
+    driver = entries.driver("state", "s")
+    for id in ids:
+        driver.write(Operation(_WRITE, "s", 5.0), [StateWrite(BUS + id, id.encode())], True)
+    return driver
+
+
+def _oldest(api: Api, driver: Any) -> list[tuple[str, Any]]:
+    oldest = api.call(driver, "oldest", Operation(_WRITE, "s", 5.0), BUS, 10)
+    return [(key.removeprefix(BUS), getattr(value, "data", type(value))) for key, value in oldest]
+
+
+@pytest.mark.parametrize("entries", ["etcd", "valkey"], indirect=True)
+def test_an_event_of_an_outbox_that_cannot_be_read(entries: Entries, api: Api) -> None:
+    driver = _fill(entries, "z", "odd", "a")
+    entries.value("s", f"{BUS}odd")
+    assert _oldest(api, driver) == [("z", b"z"), ("odd", PayloadError), ("a", b"a")]
+
+
+@pytest.mark.parametrize("entries", ["nats"], indirect=True)
+def test_an_event_of_an_outbox_that_is_none(entries: Entries, api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "cloud_runtimes")
+    driver = entries.driver("state", "s")
+    entries.put(driver._bucket, f"{driver._outbox(BUS)}foreign-key", b"canary")  # type: ignore[attr-defined]
+    assert _oldest(api, driver) == []
+    _fill(entries, "z", "a")
+    assert _oldest(api, driver) == [("z", b"z"), ("a", b"a")]
+    (record,) = caplog.records
+    assert "canary" not in record.getMessage()
+
+
+@pytest.mark.parametrize("entries", ["valkey"], indirect=True)
+def test_events_of_an_outbox_that_another_program_spoils(entries: Any, api: Api) -> None:
+    driver = _fill(entries, "z", "gone", "odd", "a")
+    entries.run("DEL", entries.where("state", "s", "v", f"{BUS}gone"))
+    entries.run("SET", entries.where("state", "s", "v", f"{BUS}odd"), "x")
+    assert _oldest(api, driver) == [("z", b"z"), ("odd", InternalError), ("a", b"a")]
+    names = entries.where("state", "s", f"names{BUS}")
+    assert entries.run("ZRANGE", names, "0", "-1").split()[2::2] == [f"{BUS}{id}".encode() for id in ("z", "odd", "a")]
+    driver.write(Operation(_WRITE, "s", 5.0), [StateWrite(BUS + id, None) for id in ("z", "a")], True)
+    assert _oldest(api, driver) == [("odd", InternalError)]
+    entries.run("DEL", entries.where("state", "s", "v", f"{BUS}odd"))
+    assert _oldest(api, driver) == []
+    assert entries.run("EXISTS", names) == b":0\r\n"
 
 
 # -- configuration and files --------------------------------------------------
@@ -203,6 +255,9 @@ def test_a_job_that_cannot_be_read(
             assert "overwrite=True" in str(error)
             api.fails(AlreadyExistsError)(schedule, "schedule_job", name, due_time=0)
         assert jobs["good"].error is None
+        shown = {job.name: job for job in api.call(entries.client.admin, "jobs")}
+        assert shown.keys() == jobs.keys()
+        assert {name for name, job in shown.items() if job.last_error} == jobs.keys() - {"good"}
         handler = schedule._frame.handlers["odd"].function
         api.call(schedule, "schedule_job", "odd0", due_time=0, data="mended", target=handler, overwrite=True)
         assert api.until(lambda: "mended" in seen), "overwrite=True replaces it"
@@ -327,6 +382,9 @@ def test_a_server_that_cannot_be_read(
             assert [f"http://{known.endpoint.host}:{known.endpoint.port}" for known in driver._known] == [
                 serving.address
             ]
-    (record,) = caplog.records
-    assert "odd" in record.getMessage()
-    assert "canary" not in record.getMessage()
+        (record,) = caplog.records
+        assert "odd" in record.getMessage()
+        (service,) = api.call(entries.client.admin, "services")
+        assert serving.address in [each.address for each in service.instances]
+        assert service.methods == ("echo",)
+    assert not [each for each in caplog.records if "canary" in each.getMessage()]

@@ -153,6 +153,7 @@ def test_nothing_is_given_or_taken(client: CloudRuntimesClient, odd: Path, name:
     assert (odd / "secret").read_bytes() == b"secret"
 
 
+@pytest.mark.promise("H1")
 def test_a_hard_link_is_not_written_through(client: CloudRuntimesClient, root: Path, tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"other")
     os.link(tmp_path / "other", root / "a")

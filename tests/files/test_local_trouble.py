@@ -30,6 +30,7 @@ from tests.support.needs import needs_attributes, needs_root
 # -- disks in trouble ---------------------------------------------------------
 
 
+@pytest.mark.promise("C1")
 @pytest.mark.root
 @needs_root
 def test_full_disk(small_disk: Path, at: Any) -> None:
@@ -57,6 +58,7 @@ def test_full_disk(small_disk: Path, at: Any) -> None:
         assert client.file.stat_file("store", "new").size == 9_000_000
 
 
+@pytest.mark.promise("C3")
 @pytest.mark.root
 @needs_root
 def test_read_only_disk(small_disk: Path, at: Any) -> None:

@@ -25,6 +25,7 @@ def temporaries(root: Path) -> list[str]:
     return [each.name for each in (root / "%%tmp").iterdir()] if (root / "%%tmp").exists() else []
 
 
+@pytest.mark.promise("A5", figure="SIGKILL of a put")
 def test_killed_puts(start: Any, at: Any, root: Path, rounds: Rounds, figure: Figure) -> None:
     count, files, swept = rounds(6, 200), 0, 0
     with at(root, durability="relaxed") as client:
@@ -49,6 +50,7 @@ def test_killed_puts(start: Any, at: Any, root: Path, rounds: Rounds, figure: Fi
     figure(f"SIGKILL of a put, {count} rounds", f"{files} files whole, 0 mixed, {swept} temporaries swept, 0 left")
 
 
+@pytest.mark.promise("A5")
 def test_killed_moves(start: Any, at: Any, root: Path, rounds: Rounds, figure: Figure) -> None:
     count = rounds(5, 200)
     counts = {"here/a": 0, "there/a": 0}
@@ -108,6 +110,7 @@ def test_much_in_little_memory(start: Any, root: Path, rounds: Rounds, figure: F
     )
 
 
+@pytest.mark.promise("H1", figure="links swapped in")
 def test_links_swapped_in(
     start: Any, client: CloudRuntimesClient, root: Path, tmp_path: Path, rounds: Rounds, figure: Figure
 ) -> None:

@@ -83,6 +83,7 @@ def test_closing_flushes_publishers(home: Path) -> None:
     assert [event.data for event in received if event is not None] == list(range(10))
 
 
+@pytest.mark.promise("E3")
 @pytest.mark.process
 def test_a_forgotten_publisher_delivers_at_exit(home: Path) -> None:
     program = (
@@ -190,6 +191,7 @@ def test_services_are_made_once(scripted: CloudRuntimesClient) -> None:
     assert scripted.state is scripted.state
 
 
+@pytest.mark.promise("E7")
 def test_one_client_for_many_threads(client: CloudRuntimesClient) -> None:
     import threading
 
@@ -215,6 +217,7 @@ def test_one_client_for_many_threads(client: CloudRuntimesClient) -> None:
     assert client.state.list_keys("store") == [f"k{number}" for number in range(8)]
 
 
+@pytest.mark.promise("E7")
 def test_one_client_for_many_loops(client: CloudRuntimesClient) -> None:
     for number in range(3):
         asyncio.run(client.state.save_async("store", "k", number))

@@ -197,6 +197,25 @@ def test_kinds_of_files(tmp_path: Path, name: str) -> None:
         assert result.origin == str(path)
 
 
+@pytest.mark.promise("H9")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.yaml", "app_id: !!python/object/apply:os.mkdir ['{ran}']\n"),
+        ("c.yaml", "app_id: !!python/object/new:os.mkdir ['{ran}']\n"),
+        ("c.yaml", "app_id: !!python/name:os.mkdir ''\n"),
+        ("c.toml", '[state.orders]\ncomponent = "os:mkdir"\n'),
+        ("c.toml", 'runtime = "os.path:exists"\n'),
+        ("c.json", '{{"state": {{"orders": {{"component": "cloud_runtimes.testing:main"}}}}}}'),
+    ],
+)
+def test_a_configuration_runs_no_code(tmp_path: Path, name: str, text: str) -> None:
+    path = file(tmp_path, text.format(ran=tmp_path / "ran"), name)
+    with pytest.raises((InvalidArgumentError, ComponentNotFoundError)):
+        CloudRuntimesClient(config=path).state.get("orders", "k")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_folder_of_files(tmp_path: Path) -> None:
     file(tmp_path, 'app_id = "x"\n[state.a]\ncomponent = "sqlite"\n', "one.toml")
     file(tmp_path, '{"state": {"b": {"component": "sqlite"}}, "timeout": 3}', "two.json")
@@ -305,7 +324,7 @@ def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ({"timout": 3}, "unknown key 'timout'; did you mean 'timeout'?"),
         ({"stat": {}}, "unknown key 'stat'; did you mean 'state'?"),
-        ({"queue": {}}, "unknown key, key 1 of the table; known: app_id, capa, "),
+        ({"queue": {}}, "unknown key, key 1 of the table; known: admin, app_id, capa, "),
         ({"state": 5}, "'state' must be a table, not int"),
         ({"capa": "x"}, "'capa' must be a table, not str"),
         ({"runtime": 5}, "'runtime' must be text, not int"),

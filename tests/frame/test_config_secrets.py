@@ -250,6 +250,7 @@ def use(path: Path) -> Iterator[CloudRuntimesError]:
                 yield error
 
 
+@pytest.mark.promise("H7", figure="configurations of toml")
 @pytest.mark.parametrize("kind", ["toml", "json", "yaml", "resources"])
 def test_no_value_is_shown(
     kind: str, tmp_path: Path, canary: Canary, rounds: Rounds, figure: Figure, monkeypatch: pytest.MonkeyPatch

@@ -203,6 +203,7 @@ def test_a_fork_beside_a_look_at_a_file(tmp_path: Path, service: str) -> None:
                 pool.submit(watched._lock.release).result()
 
 
+@pytest.mark.promise("E1")
 def test_a_publisher_starts_empty(client: CloudRuntimesClient) -> None:
     publisher = client.pubsub.publisher("bus", "t", linger=60)
     for number in range(10):
@@ -236,6 +237,7 @@ def test_a_publisher_starts_empty(client: CloudRuntimesClient) -> None:
     assert len({event.id for event in events}) == 13
 
 
+@pytest.mark.promise("E1")
 def test_forks_beside_writers(client: CloudRuntimesClient, home: Path, rounds: Rounds) -> None:
     """Forks fall into every moment of other threads' writes: holding the mutex, the write lock, in the commit."""
     stop = threading.Event()
@@ -374,6 +376,7 @@ def test_a_child_that_leaves_the_block_by_an_exception_keeps_the_lock(client: Cl
     assert client.lock.try_lock("locks", "r") is not None
 
 
+@pytest.mark.promise("E1")
 def test_forks_beside_waiters(client: CloudRuntimesClient, rounds: Rounds) -> None:
     """Forks fall into every moment of waiting, renewing and releasing; children lock too."""
     stop = threading.Event()

@@ -87,6 +87,7 @@ def applied(client: CloudRuntimesClient, home: Path, name: str, number: int) -> 
     return first is not None
 
 
+@pytest.mark.promise("E6", figure="KeyboardInterrupt in")
 @pytest.mark.parametrize("held", [False, True], ids=["free", "lock-held"])
 @pytest.mark.parametrize("name", CALLS)
 def test_cancelled_at_every_step(client: CloudRuntimesClient, home: Path, name: str, held: bool) -> None:

@@ -299,6 +299,7 @@ class TestDatabase(Refusals):
         for name, arguments, message in cases:
             call.fails(InvalidArgumentError, match=message)(name, *arguments)
 
+    @pytest.mark.promise("H2")
     def test_500_injections(self, call: Call) -> None:
         strings = injections()
         assert len(strings) == 500

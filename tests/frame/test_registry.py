@@ -125,6 +125,7 @@ def test_a_component_by_entry_point(install: Install) -> None:
         client.state.get("s", "k")
 
 
+@pytest.mark.promise("H9")
 @pytest.mark.parametrize(
     ("group", "name", "built_in"), [(RUNTIMES, "capa", CapaRuntime), (COMPONENTS, "sqlite", SqliteComponent)]
 )

@@ -42,17 +42,22 @@ def test_a_type_error_of_a_handler_is_its_own(memory: CloudRuntimesClient) -> No
 
 
 @pytest.mark.parametrize(
-    ("home", "vendor"),
-    [("redis://127.0.0.1:1", "redis"), ("nats://127.0.0.1:1", "nats"), ("etcd://127.0.0.1:1", "etcd")],
+    ("vendor", "settings", "feature"),
+    [
+        ("redis", {"url": "redis://127.0.0.1:1", "layout": "dapr"}, "outbox"),
+        ("objectstore", {"url": "s3://bucket/prefix"}, "transaction"),
+    ],
 )
-def test_a_missing_feature_names_component_and_remedy(closing: Keep, api: Api, home: str, vendor: str) -> None:
-    client = closing(CloudRuntimesClient(config={"capa": {"home": home}}))
+def test_a_missing_feature_names_component_and_remedy(
+    closing: Keep, api: Api, vendor: str, settings: dict[str, str], feature: str
+) -> None:
+    client = closing(CloudRuntimesClient(config={"state": {"orders": {"component": vendor, **settings}}}))
     with pytest.raises(UnsupportedError) as caught:
         with api.opened(client.state.transaction("orders")) as tx:
             tx.publish("bus", "t", 1)
     message = str(caught.value)
     assert f"is not supported by 'orders', {vendor} on the runtime capa; it has: " in message
-    assert "have state.outbox, one of which [state.orders] may name, see docs/reference/features.md" in message
+    assert f"have state.{feature}, one of which [state.orders] may name, see docs/reference/features.md" in message
 
 
 @pytest.mark.parametrize("service", ["configuration", "secret"])

@@ -11,6 +11,7 @@ from cloud_runtimes import CloudRuntimesClient, lifespan
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
 
 REDIS = {"component": "redis", "url": "redis://127.0.0.1:1"}
+BUCKET = {"component": "objectstore", "url": "s3://bucket/prefix"}
 KAFKA = {"component": "kafka", "servers": "127.0.0.1:1"}
 
 
@@ -75,6 +76,6 @@ def test_a_lifespan_checks() -> None:
         async with lifespan(shop)(None):
             pass
 
-    with client({"state": {"orders": ["outbox"]}}, state={"orders": REDIS}) as shop:
+    with client({"state": {"orders": ["outbox"]}}, state={"orders": BUCKET}) as shop:
         with pytest.raises(UnsupportedError, match=r"\[state.orders\] has no outbox"):
             asyncio.run(begin(shop))

@@ -48,6 +48,7 @@ CALLS: dict[str, tuple[str, str, tuple[Any, ...], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.promise("C2")
 @pytest.mark.parametrize("name", CALLS)
 def test_out_of_memory(name: str, api: Api) -> None:
     service, method, arguments, options = CALLS[name]
@@ -61,6 +62,7 @@ def test_out_of_memory(name: str, api: Api) -> None:
     assert isinstance(error.__cause__, MemoryError)
 
 
+@pytest.mark.promise("C2")
 def test_out_of_memory_in_a_publisher() -> None:
     with CloudRuntimesClient(app_id="app", config={"capa": {"home": ":memory:"}}) as client:
         with client.pubsub.publisher("bus", "t") as publisher:
@@ -113,6 +115,7 @@ OPENING = {
 }
 
 
+@pytest.mark.promise("C2")
 @pytest.mark.process
 @pytest.mark.parametrize("service", OPENING)
 def test_too_many_open_files(tmp_path: Path, service: str, rounds: Rounds) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import errors
+from cloud_runtimes.admin import AdminService
 from cloud_runtimes.application import Application
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
 from cloud_runtimes.configuration import ConfigurationSubscription
@@ -22,6 +23,7 @@ from cloud_runtimes.lock import Lease, LockHold
 from cloud_runtimes.pubsub import Publisher, Subscription
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.schedule import JobRunner
+from cloud_runtimes.spi.admin import PubSubAdmin
 from cloud_runtimes.spi.configuration import ConfigurationDriver
 from cloud_runtimes.spi.database import DatabaseDriver
 from cloud_runtimes.spi.driver import Driver
@@ -39,6 +41,8 @@ from tests.support import docstrings
 # methods that never wait, and makers of handles: no twin
 EXEMPT: dict[str, set[str]] = {
     "CloudRuntimesClient": {"native", "running", "supports"},
+    "AdminService": set(),
+    "PubSubAdmin": set(),
     "ConfigurationService": set(),
     "LockService": {"hold"},
     "FileService": {"open_file"},
@@ -64,7 +68,7 @@ EXEMPT: dict[str, set[str]] = {
     "RowStream": set(),
     "StateTransaction": {"delete", "publish", "save"},
     "DatabaseDriver": set(),
-    "PubSubDriver": {"begin", "change"},  # both APIs can wait for a future
+    "PubSubDriver": {"admin", "begin", "change"},  # both APIs can wait for a future
     "SecretDriver": set(),
     "RpcDriver": set(),
     "ScheduleService": {"job", "running"},
@@ -97,7 +101,7 @@ HANDLES: list[type[Any]] = [
     Application, ConfigurationSubscription, DatabaseTransaction, FileHandle, JobRunner, Lease, LockHold, Publisher,
     RpcServer, RowStream, Subscription, StateTransaction,
 ]  # fmt: skip
-CLASSES = [CloudRuntimesClient, *services(), *HANDLES, *drivers()]
+CLASSES = [CloudRuntimesClient, AdminService, *services(), *HANDLES, *drivers(), PubSubAdmin]
 
 
 def methods(cls: type[Any]) -> dict[str, Callable[..., Any]]:
@@ -154,6 +158,7 @@ def test_every_handle_is_in_the_table() -> None:
     assert ours == set(HANDLES)
 
 
+@pytest.mark.promise("I2")
 def test_twins(subtests: pytest.Subtests) -> None:
     for cls, name in pairs():
         with subtests.test(method=f"{cls.__name__}.{name}"):
@@ -190,6 +195,7 @@ def test_the_overloads_are_seen() -> None:
     assert len(overloads(PubSubService.subscribe)) == 4
 
 
+@pytest.mark.promise("I2")
 def test_no_orphans(subtests: pytest.Subtests) -> None:
     for cls in CLASSES:
         with subtests.test(cls=cls.__name__):
@@ -200,15 +206,22 @@ def test_no_orphans(subtests: pytest.Subtests) -> None:
 
 
 def test_a_driver_must_have_the_sync_methods_alone(subtests: pytest.Subtests) -> None:
-    # of drivers with outboxes, signed URLs, connections, or brokers that tell how far a group is; files are written by their writer
-    optional = {StateDriver: {"commit"}, FileDriver: {"url", "write"}, RpcDriver: {"receive"}, PubSubDriver: {"lag"}}
+    # of drivers with outboxes, signed URLs, connections, brokers that tell how far a group is, or what client.admin asks; files are written by their writer
+    optional = {
+        StateDriver: {"commit", "oldest"},
+        FileDriver: {"url", "write"},
+        RpcDriver: {"receive", "services"},
+        LockDriver: {"break_lock", "locks"},
+        ScheduleDriver: {"jobs", "pause", "retry_run"},
+        PubSubDriver: {"lag"},
+    }
     for cls in drivers():
         with subtests.test(cls=cls.__name__):
             assert cls.__abstractmethods__ == set(methods(cls)) - EXEMPT[cls.__name__] - optional.get(cls, set())
 
 
 def test_io_methods_take_a_timeout() -> None:
-    for cls in [CloudRuntimesClient, *services()]:
+    for cls in [CloudRuntimesClient, AdminService, *services()]:
         for name in set(methods(cls)) - EXEMPT[cls.__name__]:
             parameters = inspect.signature(getattr(cls, name)).parameters
             assert "timeout" in parameters, f"{cls.__name__}.{name}"
@@ -222,8 +235,8 @@ def test_io_methods_take_a_timeout() -> None:
 def public() -> Iterator[tuple[str, Any]]:
     """Names that users see: those of the public modules, and the methods of their classes."""
     names = ["cloud_runtimes", "cloud_runtimes.errors", "cloud_runtimes.codec", "cloud_runtimes.testing"]
-    names += [f"cloud_runtimes.{name}" for name in SERVICES]
-    names += [f"cloud_runtimes.spi.{name}" for name in SERVICES]
+    names += [f"cloud_runtimes.{name}" for name in (*SERVICES, "admin")]
+    names += [f"cloud_runtimes.spi.{name}" for name in (*SERVICES, "admin")]
     for module_name in names:
         module = importlib.import_module(module_name)
         yield module_name, module
@@ -263,7 +276,7 @@ def section(docstring: str, title: str) -> list[str]:
 
 
 def test_methods_of_users_are_explained(subtests: pytest.Subtests) -> None:
-    for cls in [CloudRuntimesClient, *services(), *HANDLES]:
+    for cls in [CloudRuntimesClient, AdminService, *services(), *HANDLES]:
         for name, function in methods(cls).items():
             if not function.__module__.startswith("cloud_runtimes"):
                 continue

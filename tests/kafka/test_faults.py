@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -87,6 +89,7 @@ def at(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"pubsub": {"bus": table}}
 
 
+@pytest.mark.promise("A2")
 @pytest.mark.soak
 @pytest.mark.parametrize("retry", ["topic", "in_order"])
 @pytest.mark.parametrize("instance", ["one", None])
@@ -99,6 +102,7 @@ def test_nothing_acknowledged_is_lost(
     figure(f"{KILLS}, Kafka with retry = {retry}, {'static' if instance else 'dynamic'} membership", result)
 
 
+@pytest.mark.promise("A2")
 @pytest.mark.soak
 def test_nothing_acknowledged_is_lost_in_a_share_group(
     server: KafkaServer, rounds: Rounds, figure: Figure, tmp_path: Path
@@ -109,6 +113,7 @@ def test_nothing_acknowledged_is_lost_in_a_share_group(
     figure(f"{KILLS}, Kafka with group_type = share", result)
 
 
+@pytest.mark.promise("B1")
 def test_publishers_outlast(server: KafkaServer, rounds: Rounds) -> None:
     """A broker that is slow, hung or dead. In CI each harm is tried with one API."""
     with ExitStack() as resources:
@@ -254,16 +259,69 @@ def test_a_fatal_error_ends_what_is_under_way(server: KafkaServer) -> None:
         assert producer.client is not first
 
 
+LATE = """
+import sys, time
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.kafka.pausing import is_paused
+from cloud_runtimes.spi.broker.policy import POLL
+from cloud_runtimes.spi.operation import Operation
+table = {"component": "kafka", "servers": sys.argv[1], "prefix": "late.", "ensure": "create"}
+client = CloudRuntimesClient(app_id="app", config={"pubsub": {"bus": table}})
+client.pubsub.publish("bus", "t", 1, timeout=60)
+topics = client.pubsub._frame.driver("bus")._component.topics
+print("stop", flush=True)
+sys.stdin.readline()
+for group in "ab":
+    try:
+        is_paused(topics, Operation(POLL, "bus", 0.5), "t", group)
+    except Exception as error:
+        print(type(error).__name__, flush=True)
+print("go on", flush=True)
+for group in "ab":
+    print(is_paused(topics, Operation(POLL, "bus", 60), "t", group), flush=True)
+time.sleep(2)
+print("alive")
+"""
+
+
+def test_a_group_has_its_coordinator_late(server: KafkaServer) -> None:
+    """librdkafka aborts a process that asked it for less time."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LATE, server.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "stop\n"
+        with stopped(server):
+            child.stdin.write("\n")
+            child.stdin.flush()
+            assert [child.stdout.readline() for _ in range(3)] == 2 * ["UnavailableError\n"] + ["go on\n"]
+        assert child.communicate(timeout=90)[0].split() == ["False", "False", "alive"]
+    assert child.returncode == 0
+
+
 def stored(server: KafkaServer, topic: str) -> int:
     """Return how many messages a topic has."""
     reader = Consumer({"bootstrap.servers": server.url, "group.id": "counts"})
     try:
         partitions = reader.list_topics(topic, 30).topics[topic].partitions
-        return sum(reader.get_watermark_offsets(TopicPartition(topic, partition), 30)[1] for partition in partitions)
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        ends: list[int] = []
+
+        def is_known() -> bool:  # a leader that was away may not be known yet
+            try:
+                ends[:] = [reader.get_watermark_offsets(place, 30)[1] for place in places]
+            except KafkaException:
+                return False
+            return True
+
+        until(is_known, seconds=60)
+        return sum(ends)
     finally:
         reader.close()
 
 
+@pytest.mark.promise("B5", figure="Kafka: connections cut amid a batch")
 def test_connections_are_cut_amid_a_batch(server: KafkaServer, rounds: Rounds, figure: Figure) -> None:
     """After some bytes of a batch, or of its answer: what was acknowledged comes, and nothing twice that was sent twice."""
     chance = random.Random(7)

@@ -171,3 +171,29 @@ def test_the_order_of_a_group_goes_from_member_to_member() -> None:
     assert len(ledger.text()) <= 4096
     copy = again(ledger)
     assert (copy.ordered, copy.ended, copy.counts[0]) == (True, {"dropped": 2}, 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_removed_comes_no_more(seed: int) -> None:
+    """However often it is told, while some messages were read and some settled."""
+    chance = random.Random(seed)
+    ledger = Ledger(100, None)
+    removed = dict.fromkeys(chance.sample(range(50, 400), 150), -1)
+    seen = wanted(ledger, range(100, 160))
+    ledger.settle(chance.sample(seen, 20))
+    for start in range(160, 400, 40):
+        ledger.remove(removed)
+        seen += wanted(ledger, range(start, start + 40))
+        ledger.settle([each for each in seen if each not in removed and start - 20 <= each < start])
+    assert [each for each in seen if each >= 160] == [each for each in range(160, 400) if each not in removed]
+    assert ledger.count(0, 400) == again(ledger).count(0, 400) == len(wanted(again(ledger), range(ledger.base, 400)))
+    assert ledger.count(390, 400) == len(
+        [each for each in wanted(again(ledger), range(ledger.base, 400)) if each >= 390]
+    )
+
+
+def test_a_message_of_which_a_part_was_removed() -> None:
+    ledger = Ledger(0, None)
+    ledger.remove({0: -1, 1: 0b101})
+    assert wanted(ledger, range(3)) == [1, 2]
+    assert ledger.parts == {1: 0b101}

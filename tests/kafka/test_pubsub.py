@@ -384,7 +384,7 @@ def test_a_group_without_a_mark_gets_its_order(home: KafkaHome, on: Any, topic: 
     reader.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
     with client.pubsub.subscribe("bus", "t", **ask) as sub:
         assert [event.data for event in taken(sub, 2)] == [1, 2]
-    assert committed(home, group) == ["cr1:;order:key"]
+    assert {*committed(home, group)} == {"cr1:;order:key"}  # of the topic, and of what is redriven
     on().pubsub.subscribe("bus", "t", group="other").close()
     reader.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
     on(retry="in_order").pubsub.subscribe("bus", "t", group="other").close()

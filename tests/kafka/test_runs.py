@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, Message
 
-from cloud_runtimes.components.kafka.fetcher import Fetched
+from cloud_runtimes.components.kafka.fetched import Fetched
 from cloud_runtimes.components.kafka.messages import Incoming, runs
 from cloud_runtimes.spi.broker.policy import DeliveryPolicy
 from cloud_runtimes.spi.pubsub import SubscribeRequest

@@ -26,6 +26,7 @@ class TestShared(Suite):
     test_members_share = PubSubSuite.test_members_share
     test_values_round_trip = PubSubSuite.test_values_round_trip
     test_given_attributes = PubSubSuite.test_given_attributes
+    test_start_beside_another_topic = PubSubSuite.test_start_beside_another_topic
     test_start_at_a_time = PubSubSuite.test_start_at_a_time
     test_lag = PubSubSuite.test_lag
     test_dead_letter = PubSubSuite.test_dead_letter

@@ -95,6 +95,7 @@ def test_json_refusals(payload: ModuleType, subtests: pytest.Subtests) -> None:
             payload.encode_json(value)
 
 
+@pytest.mark.promise("G5")
 def test_nan_at_every_place_is_found(payload: ModuleType) -> None:
     """Nulls, texts that look like them, and one NaN somewhere among them, at every offset of what is looked through in blocks."""
     seeded = random.Random(5)

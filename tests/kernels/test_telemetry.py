@@ -152,6 +152,7 @@ def record_log(kernel: ModuleType, into: Any, draw: random.Random) -> LogRecord:
     return expected
 
 
+@pytest.mark.promise("F4")
 def test_random_records_are_read_back(kernel: ModuleType, rounds: Rounds, subtests: pytest.Subtests) -> None:
     for kind in ("span", "log"):
         with subtests.test(kind=kind):

@@ -194,6 +194,7 @@ def test_delta(kernel: ModuleType) -> None:
         assert (point.count, sum(point.positive.bucket_counts), point.max) == (2, 1, 3.0)
 
 
+@pytest.mark.promise("F6")
 def test_at_most_2000_series(kernel: ModuleType) -> None:
     counter = kernel.Counter(buffer(kernel), "c")
     for _ in range(2):

@@ -7,6 +7,7 @@ between two calls.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -43,12 +44,52 @@ def at_once(*works: Callable[[], None]) -> None:
         raise error
 
 
+@pytest.mark.promise("E5")
 def test_the_lock_of_the_interpreter_stays_off() -> None:
     """Importing a kernel that is not made for it turns it on, with a warning."""
     if getattr(sys, "_is_gil_enabled", bool)() or not hasattr(sys, "_is_gil_enabled"):
         pytest.skip("not on this Python")
 
 
+SUBINTERPRETER = """
+import importlib
+
+from cloud_runtimes.codec import msgpack
+
+for name in ("_interpreters", "_xxsubinterpreters"):
+    try:
+        interpreters = importlib.import_module(name)
+        break
+    except ImportError:
+        pass
+script = "from cloud_runtimes.codec import msgpack; assert msgpack.decode(msgpack.encode([1])) == [1]"
+for _ in range(3):
+    interpreter = interpreters.create()
+    try:
+        failure = interpreters.run_string(interpreter, script)
+    except Exception as error:
+        failure = error
+    if failure is not None:
+        print("refused" if "ImportError" in str(failure) or "ImportError" in repr(failure) else repr(failure))
+    else:
+        print("works")
+    interpreters.destroy(interpreter)
+assert msgpack.decode(msgpack.encode([1])) == [1]
+print("ended")
+"""
+
+
+@pytest.mark.promise("E4")
+@pytest.mark.process
+def test_a_subinterpreter() -> None:
+    """A kernel loads into one interpreter of a process; another has the fallback, or is refused where kernels are required."""
+    done = subprocess.run([sys.executable, "-c", SUBINTERPRETER], capture_output=True, text=True, timeout=60)
+    lines = done.stdout.split()
+    assert (done.returncode, lines[3:]) == (0, ["ended"]), done.stdout + done.stderr
+    assert set(lines[:3]) <= {"works", "refused"}, done.stdout
+
+
+@pytest.mark.promise("E5")
 def test_one_span(kernel: ModuleType, rounds: Rounds) -> None:
     into = buffer(kernel)
     kernel_tracer = tracer(kernel, into, (1000, -1, 1000, 1000))
@@ -138,6 +179,7 @@ def test_histograms(kernel: ModuleType, rounds: Rounds) -> None:
     assert sum(point.positive.bucket_counts) == THREADS * each
 
 
+@pytest.mark.promise("E5")
 def test_a_buffer_of_events(batch: ModuleType, events: ModuleType, rounds: Rounds) -> None:
     """Every event comes out once, in the order of its number, while others are sealed and taken."""
     each = rounds(1_000, 50_000)

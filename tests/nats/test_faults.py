@@ -36,6 +36,7 @@ HARMS = {
 }
 
 
+@pytest.mark.promise("A2", figure="SIGKILL of producers, consumers and servers")
 def test_nothing_acknowledged_is_lost(served: Serve, rounds: Rounds, figure: Figure, tmp_path: Path) -> None:
     server = served(jetstream={"sync_interval": "always"})
     figure(f"{KILLS}, JetStream with sync_interval always", kill_all(server, rounds(1, 1000), tmp_path))
@@ -48,6 +49,7 @@ def test_members_that_come_and_go_settle_all(home: NatsHome, layout: str, rounds
         until(lambda: other.pending() == 0)
 
 
+@pytest.mark.promise("B1")
 @pytest.mark.parametrize("harm", [*HARMS])
 def test_publishers_outlast(served: Serve, client: Make, harm: str, rounds: Rounds) -> None:
     """A server that is slow, full or dead. In CI each harm is tried with one API."""

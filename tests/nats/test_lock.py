@@ -100,6 +100,7 @@ def test_a_stranger_holds_no_lock(home: NatsHome, api: Api, caplog: pytest.LogCa
     op = Operation(Method("lock", "test", repeatable=True), "l", 5.0)
     client.lock.try_lock("l", "other")  # which makes the bucket
     driver.component.engine.run(op, driver._bucket.put([Put(driver._subject("r"), data)]))  # type: ignore[attr-defined]
+    assert [each.resource_id for each in api.call(client.admin, "locks", "l")] == ["other"]
     assert api.call(client.lock, "unlock", "l", "r", "o") == UnlockStatus.NOT_FOUND
     lease = api.call(client.lock, "try_lock", "l", "r")
     assert lease is not None

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes.components.nats.streams import MAIN
+from cloud_runtimes.components.nats.failures import NO_CONSUMER, ServerError
+from cloud_runtimes.components.nats.streams import MAIN, EventStream
 from cloud_runtimes.errors import (
     DeadlineExceededError,
     NotFoundError,
@@ -106,6 +107,51 @@ def test_a_stream_that_has_gone_is_made_again(home: NatsHome, other: Other, roun
             assert event.data == -turn
             event.ack()
             until(lambda: other.pending() == 0)
+
+
+def test_a_consumer_that_has_gone_says_so_late(home: NatsHome, other: Other) -> None:
+    """When there is a new one: it answers each request that it had, and members keep what the new one delivered."""
+    client = home.client()
+    other.send(b"UNSUB 1\r\nSUB $JS.API.CONSUMER.MSG.NEXT.> 1\r\n")
+    with client.pubsub.subscribe("bus", "t") as sub:
+        client.pubsub.publish("bus", "t", 1)
+        held = sub.receive(SOON)
+        head = b"NATS/1.0 409 Consumer Deleted\r\n\r\n"
+        for asked in other.hear(2):
+            other.send(b"HPUB %b %d %d\r\n%b\r\n" % (asked.reply, len(head), len(head), head))
+        assert sub.receive(0.3) is None
+        held.ack()
+        client.pubsub.publish("bus", "t", 2)
+        event = sub.receive(SOON)
+        assert (event.data, event.delivery_count) == (2, 1)
+        event.ack()
+    assert client.pubsub.lag("bus", "t") == 0
+
+
+def test_a_consumer_that_another_made_just_now_stays(
+    home: NatsHome, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what it has delivered, though nobody asks it for more at the moment."""
+    client = home.client()
+    join(client).close(())
+    client.pubsub.publish("bus", "t", 1)
+    other.pull("suite=t", 1)
+    made = other.api("CONSUMER.INFO", None, ".suite=t")["created"]
+    until(lambda: other.api("CONSUMER.INFO", None, ".suite=t")["num_waiting"] == 0)
+    asked: list[str] = []
+    real = EventStream.api
+
+    def api(self: EventStream, verb: str, *arguments: Any, **options: Any) -> Any:
+        if verb == "CONSUMER.INFO" and not asked:
+            asked.append(verb)
+            raise ServerError(NO_CONSUMER, "consumer not found")
+        return (yield from real(self, verb, *arguments, **options))
+
+    monkeypatch.setattr(EventStream, "api", api)
+    with client.pubsub.subscribe("bus", "t") as sub:
+        assert sub.receive(0.3) is None
+        assert other.api("CONSUMER.INFO", None, ".suite=t")["created"] == made
+    assert asked
 
 
 def test_a_stream_that_is_not_to_be_made(home: NatsHome, other: Other, api: Api) -> None:

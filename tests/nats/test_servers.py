@@ -106,6 +106,7 @@ def test_threads_beside_one_whose_time_is_over(served: Serve, client: Make) -> N
         assert [each.result(10) for each in longer] == [1] * 8
 
 
+@pytest.mark.promise("B2")
 def test_another_connection_after_a_silent_one(
     served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,7 @@ def test_another_connection_after_a_silent_one(
         assert api.call(state, "get", "s", "k") == "other"
 
 
+@pytest.mark.promise("H8")
 def test_tls(home: NatsHome, served: Serve, client: Make, api: Api) -> None:
     server = served(tls={"cert_file": str(PEM), "key_file": str(PEM)})
     data = bytes(range(256)) * 8192

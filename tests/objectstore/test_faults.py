@@ -242,6 +242,7 @@ with CloudRuntimesClient(app_id="child", config=config) as client:
 """
 
 
+@pytest.mark.promise("A5")
 @pytest.mark.process
 def test_a_put_that_is_killed(
     make: Make, objectstore_url: str, proxied: str, proxy: FaultProxy, bucket: str,

@@ -155,6 +155,7 @@ def test_objects_without_end(server: Server, client: CloudRuntimesClient, api: A
         api.fails(InternalError, "more of an object than it announced")(client.state, "get", "s", "k")
 
 
+@pytest.mark.promise("H4")
 def test_redirects_are_not_followed(server: Server, client: CloudRuntimesClient, api: Api) -> None:
     """The other server would be sent the session token."""
     with Server() as other:

@@ -36,6 +36,7 @@ def hostile(source: random.Random) -> str:
             return name
 
 
+@pytest.mark.promise("H1")
 def test_hostile_names(make: Make, api: Api, rounds: Rounds, figure: Figure) -> None:
     source = random.Random(23)
     names = {hostile(source) for _ in range(rounds(60, 1100))}

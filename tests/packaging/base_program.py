@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -119,6 +120,9 @@ def extras(api: Api) -> None:
     needs("otel", "telemetry: OpenTelemetry's API", telemetry.install)
     grpc = {"telemetry": {"exporter": "otlp", "endpoint": "http://localhost:4317", "protocol": "grpc"}}
     needs("otlp-grpc", 'telemetry: protocol = "grpc"', lambda: CloudRuntimesClient(config=grpc).telemetry)
+    if sys.version_info < (3, 14):
+        zstd = {"telemetry": {"endpoint": "http://localhost:4318", "compression": "zstd"}}
+        needs("zstd", 'telemetry: compression = "zstd"', lambda: CloudRuntimesClient(config=zstd).telemetry)
     for runtime in ("dapr", "layotto"):
         address = {"endpoint": "grpc://localhost:1", "runtime": runtime}
         needs(runtime, "endpoint: the address is gRPC, which", lambda address=address: client_of(**address))

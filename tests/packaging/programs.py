@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tests.packaging.builds import ROOT, environment, run
+from tests.tutorial.pages import STEPS
 
 RUNNABLE = (
     "README.md",
@@ -15,7 +16,8 @@ RUNNABLE = (
 )
 """The pages whose programs run with the standard extras too."""
 ELSEWHERE = {
-    *("docs/tutorial/index.md", "docs/how-to/fastapi.md", "docs/how-to/django.md", "docs/how-to/deploy.md"),
+    *(f"docs/tutorial/{step}" for step in STEPS),
+    *("docs/how-to/fastapi.md", "docs/how-to/django.md", "docs/how-to/deploy.md"),
     *("docs/how-to/write-a-component.md", "docs/how-to/testing.md", "docs/reference/layotto.md"),
     "docs/reference/sidecar.md",
 }
@@ -30,8 +32,8 @@ def programs(path: str) -> list[str]:
     page = ROOT / path
     sources: list[str] = []
     for block in blocks(page, "python") if page.exists() else []:
-        if re.match(r"# (\w+/|on PostgreSQL\n)", block):
-            continue  # the latter is run by tests/postgres/test_outbox.py
+        if re.match(r"# \w+/", block):
+            continue
         if sources and "cloud_runtimes" not in block:
             sources[-1] += "\n\n" + block
         else:

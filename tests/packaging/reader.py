@@ -18,6 +18,7 @@ __all__ = ["Reader"]
 
 LASTING: Final = {
     "cloud-runtimes run ": " subscriptions",
+    "cloud-runtimes dashboard": " for a browser",
     "cloud-runtimes telemetry serve": " for a browser",
     "cloud-runtimes config watch ": '"version":',
     "nats-server ": "Server is ready",

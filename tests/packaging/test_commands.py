@@ -17,6 +17,7 @@ from tests.packaging.builds import ROOT
 from tests.packaging.reader import Reader
 from tests.support import redis
 from tests.support.ports import free_port
+from tests.tutorial.pages import STEPS
 
 BLOCK = re.compile(r"(?:<!-- not run by a test: needs (.+?) -->\n)?^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ELSEWHERE = {
@@ -26,7 +27,7 @@ ELSEWHERE = {
     "docs/how-to/from-the-laptop-to-dapr.md": "tests/demo/test_demo.py",
     "docs/how-to/run-on-postgresql.md": "tests/postgres/test_operation.py",
     "docs/how-to/run-on-redis.md": "tests/redis/test_operation.py",
-    "docs/tutorial/index.md": "tests/packaging/test_installed.py",
+    **dict.fromkeys((f"docs/tutorial/{step}" for step in STEPS), "tests/packaging/test_installed.py"),
 }
 """Pages whose commands other tests run."""
 PAGES = sorted(str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -45,7 +46,11 @@ def commands(path: str) -> list[str]:
 
 # -- what a page takes for granted ------------------------------------------------
 
-FREE = {"--app-port 8080": "--app-port 8080 -H 0 -G 0", "telemetry serve": "telemetry serve --port 0"}
+FREE = {
+    "--app-port 8080": "--app-port 8080 -H 0 -G 0",
+    "telemetry serve": "telemetry serve --port 0",
+    "cloud-runtimes dashboard": "cloud-runtimes dashboard --port 0 --home :memory:",
+}
 SHOP = """from cloud_runtimes import CloudRuntimesClient
 
 client = CloudRuntimesClient(app_id="shop")

@@ -14,6 +14,7 @@ from tests.packaging.reader import Reader
 from tests.support import Rounds, redis
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
+from tests.tutorial.pages import STEPS
 
 pytestmark = pytest.mark.process
 
@@ -77,7 +78,7 @@ def test_the_standard_install_by_a_new_user(pure: Path, tmp_path: Path, rounds: 
 
 def test_a_reader_of_the_tutorial(tmp_path: Path, rounds: Rounds, request: pytest.FixtureRequest) -> None:
     """Its first steps; with ``--soak`` all but the containers, in a fresh environment, the second home on PostgreSQL."""
-    steps = re.split(r"^## \d+\. ", (ROOT / "docs/tutorial/index.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    steps = [(ROOT / "docs/tutorial" / step).read_text(encoding="utf-8") for step in STEPS]
     port = free_port()
     look = "cloud-runtimes state get shipments 3"
     mine = {
@@ -88,14 +89,14 @@ def test_a_reader_of_the_tutorial(tmp_path: Path, rounds: Rounds, request: pytes
     }
     wheel = request.getfixturevalue("pure") if rounds(0, 1) else None
     reader = Reader(tmp_path, wheel, mine)
-    for step in steps[: rounds(4, 9)]:
+    for step in steps[: rounds(3, 8)]:
         reader.follow(step)
     reader.stop()
     assert '{"order":"3","parcels":3}' in reader.said
     if wheel is not None:
         with PostgresServer() as server:
             mine["postgresql://shop:PASSWORD@db.example.com/shop"] = server.url
-            reader.follow(steps[9])
+            reader.follow(steps[8])
             order = json.dumps({"id": "5", "item": "tea", "quantity": 1})
             reader.type(f"curl -s localhost:{port}/orders -H 'content-type: application/json' -d '{order}'")
             reader.type(f"until curl -s localhost:{port}/orders/5 | grep parcels; do sleep 0.1; done")

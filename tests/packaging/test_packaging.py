@@ -70,6 +70,15 @@ def test_no_job_of_a_workflow_may_write_unless_it_says_so() -> None:
         assert writes == expected.get(path.name, {}), path.name
 
 
+@pytest.mark.promise("H10")
+def test_a_release_is_audited() -> None:
+    """Its dependencies by pip-audit before it is published, and its code by the rules of bandit, which ruff has, with each change."""
+    jobs = _workflow("wheels.yml")["jobs"]
+    assert any("pip-audit" in step.get("run", "") for step in jobs["audit"]["steps"])
+    assert "audit" in jobs["publish"]["needs"]
+    assert "S" in _pyproject()["tool"]["ruff"]["lint"]["select"]
+
+
 def test_the_tested_versions_are_the_promised_ones() -> None:
     versions = _workflow("ci.yml")["jobs"]["test"]["strategy"]["matrix"]["python"]
     promised = [

@@ -59,6 +59,7 @@ def server() -> Iterator[PostgresServer]:
         yield postgres
 
 
+@pytest.mark.promise("D1")
 @pytest.mark.parametrize("seconds", [3600, -3600])
 def test_a_clock_that_is_wrong_does_not_matter(server: PostgresServer, seconds: int, tmp_path: Path) -> None:
     if not FAKETIME:

@@ -68,6 +68,7 @@ def test_tokens_grow_over_a_crash(forgetful: PostgresServer) -> None:
         assert tokens == sorted(set(tokens))
 
 
+@pytest.mark.promise("A6")
 def test_a_run_whose_server_crashed_is_not_begun_again(forgetful: PostgresServer) -> None:
     begun: list[Any] = []
     release = threading.Event()

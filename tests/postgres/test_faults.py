@@ -216,6 +216,7 @@ def test_the_server_takes_no_more_connections(home: PostgresHome) -> None:
             client.state.get("s", "k")
 
 
+@pytest.mark.promise("C3")
 def test_a_database_that_only_reads(home: PostgresHome) -> None:
     home.client().state.save("s", "k", 1)
     url = f"{home.url}?options=-c%20default_transaction_read_only%3Don"
@@ -283,6 +284,7 @@ def sockets() -> set[str]:
     return targets
 
 
+@pytest.mark.promise("A3")
 def test_consumers_that_are_killed_lose_nothing(home: PostgresHome, rounds: Rounds) -> None:
     """Members die in the middle of their events; others get what they held."""
     client = home.client()

@@ -214,6 +214,7 @@ def standby_takes_over(cluster: Cluster, _: Storm) -> None:
 FAULTS = [client_dies, connections_die, server_dies, standby_takes_over, server_restarts, server_hangs, postmaster_dies]
 
 
+@pytest.mark.promise("A2", "A8", "B1")
 def test_nothing_acknowledged_is_lost(rounds: Rounds, figure: Figure) -> None:
     count, slowest = rounds(1, 20), 0.0
     with Cluster() as cluster, storm(cluster.url, rounds(2, 4)) as workers:

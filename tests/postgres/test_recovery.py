@@ -245,6 +245,7 @@ def test_a_fault_is_named_and_survived(server: PostgresServer, fault: Callable[[
     trouble.close()
 
 
+@pytest.mark.promise("B2")
 def test_connections_that_a_network_cuts(server: PostgresServer, rounds: Rounds) -> None:
     # of one that is half open the client learns when the time of a call is over
     ends = ["reset", "close", "half-open"][: rounds(2, 3)]
@@ -281,6 +282,7 @@ def test_a_standby_says_so_and_can_be_promoted(server: PostgresServer) -> None:
         assert client.state.get("s", "k") == 2
 
 
+@pytest.mark.promise("B3")
 def test_a_cut_at_every_byte_is_told_truthfully(server: PostgresServer, rounds: Rounds) -> None:
     """An answer that is cut off, wherever: what was acknowledged is there, and what is not there may not have been said to be."""
     step = rounds(9, 1)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,49 +20,18 @@ from cloud_runtimes.errors import ConflictError, UnsupportedError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api
 from tests.support import Figure, Rounds
-from tests.support.harnesses.etcd import EtcdHome
-from tests.support.harnesses.kafka import KafkaHome
-from tests.support.harnesses.nats import NatsHome
-from tests.support.harnesses.postgres import PostgresHome
-from tests.support.harnesses.rabbitmq import RabbitHome
-from tests.support.harnesses.redis import RedisHome
+from tests.support.pairs import pair
 
 ROOT = Path(__file__).parents[2]
 SOON = 30.0
-HOMES: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "redis": ("redis_server", RedisHome),
-    "nats": ("nats_server", NatsHome),
-    "postgres": ("postgres_url", PostgresHome),
-    "etcd": ("etcd_server", EtcdHome),
-    "rabbitmq": ("rabbitmq_url", RabbitHome),
-    "kafka": ("kafka_servers", KafkaHome),
-}
 PAIRS = ["sqlite redis", "postgres rabbitmq", "redis sqlite", "nats redis", "etcd nats"]
 
 
 @pytest.fixture(params=PAIRS)
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """A store of the first engine, and events of the second."""
-    config: dict[str, Any] = {"capa": {"home": str(tmp_path / "home")}}
-    closing = []
-    for service, name, engine in zip(("state", "pubsub"), ("orders", "bus"), request.param.split(), strict=True):
-        if engine == "sqlite":
-            continue
-        fixture, make = HOMES[engine]
-        harness = make(request.getfixturevalue(fixture))
-        closing.append(harness.close)
-        config[service] = {name: _table(harness, engine, name)}
-    yield config
-    for close in closing:
-        close()
-
-
-def _table(harness: Any, engine: str, name: str) -> dict[str, Any]:
-    if engine == "kafka":
-        table: dict[str, Any] = harness.table(name, session_timeout=6)
-        return table
-    home = harness.config()["capa"]["home"]
-    return {"component": engine, **(home if isinstance(home, dict) else {"url": home})}
+    with pair(request, tmp_path, request.param) as config:
+        yield config
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def _options(config: dict[str, Any]) -> dict[str, Any]:
         return {"ack_wait": ACK_WAIT} if client.supports("pubsub.ack_wait", "bus") else {}
 
 
+@pytest.mark.promise("A3")
 @pytest.mark.parametrize("order", [None, "key"])
 def test_killed_half_way(config: dict[str, Any], order: str | None, figure: Figure, request: Any) -> None:
     options = _options(config)

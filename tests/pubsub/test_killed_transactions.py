@@ -46,6 +46,7 @@ def _numbers(keys: list[str], kind: str) -> set[int]:
     return {int(key.removeprefix(kind)) for key in keys if key.startswith(kind)}
 
 
+@pytest.mark.promise("A4", figure="SIGKILL of outbox and inbox transactions")
 def test_killed_transactions(config: dict[str, Any], rounds: Rounds, figure: Figure, request: Any) -> None:
     count, seed = rounds(5, 200), random.randrange(10_000)
     script = Path(__file__).parent / "transacting.py"

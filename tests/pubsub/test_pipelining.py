@@ -14,7 +14,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events as kernel
 from cloud_runtimes.errors import ClosedError, CloudRuntimesError, InvalidArgumentError, UnavailableError
-from cloud_runtimes.pubsub import PublisherStats, sender
+from cloud_runtimes.pubsub import PublisherStats, _sending, sender
 from cloud_runtimes.spi.pubsub import BatchLimits, Delivery
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites._base import Call, Suite
@@ -244,7 +244,8 @@ class TestSlowBroker(Suite):
     def test_a_slow_broker(
         self, call: Call, api: Api, monkeypatch: pytest.MonkeyPatch, rate: Callable[[float], float], latency: float
     ) -> None:
-        monkeypatch.setattr(sender, "_TAKE_BYTES", 48_000)
+        for module in (sender, _sending):
+            monkeypatch.setattr(module, "TAKE_BYTES", 48_000)
         broker = SlowBroker(monkeypatch, call.driver(), rate, latency)
         count = 120
         with call.opened("publisher", "t", linger=60, batch_events=40) as publisher:

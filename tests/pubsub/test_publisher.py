@@ -166,6 +166,7 @@ class TestPublisher(Suite):
         events = drain(api, call, 5)
         assert [event.data for event in events] == list(range(5))
 
+    @pytest.mark.promise("B4")
     def test_delivery_timeout(self, call: Call, api: Api, broken: Broken) -> None:
         broken.error = UnavailableError("away")
         reports: list[DeliveryReport] = []
@@ -228,6 +229,7 @@ class TestPublisher(Suite):
         assert publisher.stats().failed == 1
         assert publisher.stats().buffered == 0
 
+    @pytest.mark.promise("B4")
     @pytest.mark.parametrize("on_full", ["block", "raise", "drop"])
     def test_full(self, call: Call, api: Api, broken: Broken, on_full: Any) -> None:
         broken.gate.clear()

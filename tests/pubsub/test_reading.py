@@ -57,11 +57,11 @@ def test_any_message_is_read(data: bytes, headers: dict[str, str]) -> None:
         assert len(chosen.Frame(frame)) >= 0
 
 
-@given(st.integers(0, 2**31 - 1), st.integers(0, 10**15), st.integers(0, 10**15), st.text())
-def test_a_past_survives_its_header(deliveries: int, first: int, last: int, error: str) -> None:
-    history = DeliveryHistory(first or None, last or None, error or None)
+@given(st.integers(0, 2**31 - 1), st.integers(0, 10**15), st.integers(0, 10**15), st.text(), st.booleans())
+def test_a_past_survives_its_header(deliveries: int, first: int, last: int, error: str, redriven: bool) -> None:
+    history = DeliveryHistory(first or None, last or None, error or None, redriven)
     count, parsed = read_history(write_history(deliveries, history))
-    assert (count, parsed[:2]) == (deliveries, history[:2])
+    assert (count, parsed[:2], parsed.redriven) == (deliveries, history[:2], redriven)
 
 
 @pytest.mark.parametrize("text", ["", "x", "² 0 0 ", "-1 0 0 x", "1 2", "7" * 5000 + " 0 0 ", "1 " + "9" * 18 + " 0 "])

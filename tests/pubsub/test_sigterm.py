@@ -46,6 +46,7 @@ def run(tmp_path: Path, flushes: bool, before: str = "") -> tuple[int, int]:
     return status, len(received)
 
 
+@pytest.mark.promise("E3")
 @pytest.mark.process
 def test_the_buffer_goes_out_where_it_is_asked_for(tmp_path: Path) -> None:
     assert run(tmp_path, flushes=True) == (-signal.SIGTERM, 1000)

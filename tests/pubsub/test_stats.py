@@ -11,7 +11,10 @@ import pytest
 from opentelemetry.semconv._incubating.metrics import messaging_metrics as messaging
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.client import context_of
+from cloud_runtimes.errors import PermissionDeniedError
 from cloud_runtimes.pubsub import DropEvent, Event, EventBatch, Subscription, SubscriptionStats
+from cloud_runtimes.spi.pubsub import OutgoingBatch
 from cloud_runtimes.testing import Api
 from tests.support.waiting import until
 from tests.telemetry.otlp_receiver import Receiver
@@ -90,7 +93,7 @@ def test_transactions_and_misfits(client: CloudRuntimesClient) -> None:
     def handler(event: Event[int]) -> None:
         with event.transaction("bus") as transaction:
             transaction.save("n", event.data)
-        seen.append(event.data)
+            seen.append(event.data)  # before the commit, which is what counts the event
 
     options: dict[str, Any] = {"type": int, "dead_letter_topic": "dead"}
     with client.pubsub.subscribe("bus", "t", handler, **options) as subscription:
@@ -182,6 +185,43 @@ def test_metrics_are_exported(api: Api) -> None:
             # dropping an event is an answer, not a failure
             assert durations == {None: (common | operation, 100), "ValueError": (common | operation, 25)}
             assert "cloud_runtimes.pubsub.waiting" not in collected, "nothing waited"
+
+
+def test_metrics_of_an_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Receiver() as receiver:
+        config = {
+            "capa": {"home": ":memory:here"},
+            "pubsub": {"bus": {"component": "sqlite", "home": ":memory:there"}},
+            "telemetry": {"endpoint": receiver.url, "instrument": True, "flush_on_sigterm": False},
+        }
+        with CloudRuntimesClient(app_id="shop", config=config) as client:
+            driver: Any = context_of(client).frame("pubsub").driver("bus")
+            publish = driver.publish
+
+            def refusing(op: Any, batch: OutgoingBatch) -> Any:
+                publish(op, OutgoingBatch.of(batch.topic, [record for record in batch if record.key != "bad"]))
+                denied = PermissionDeniedError("not yours")
+                return {index: denied for index, record in enumerate(batch) if record.key == "bad"}
+
+            monkeypatch.setattr(driver, "publish", refusing)
+            with client.pubsub.subscribe("bus", "t") as events:
+                with client.state.transaction("orders") as tx:
+                    for number in range(5):
+                        tx.publish("bus", "t", number, key="bad" if number < 2 else "good")
+                assert [event.data for _ in range(3) if (event := events.receive(30)) is not None] == [2, 3, 4]
+                names = ("cloud_runtimes.relay.forwarded", "cloud_runtimes.relay.refused")
+                found: dict[str, Any] = {}
+
+                def counted() -> bool:
+                    found.update(points(receiver, client))
+                    return all(name in found for name in names)
+
+                until(counted)
+            attributes = {"messaging.system": "sqlite", "cloud_runtimes.component": "bus"}
+            assert [(each, point.as_int) for name in names for each, point in found[name]] == [
+                (attributes, 3),
+                (attributes, 2),
+            ]
 
 
 def test_metric_of_events_that_wait(client: CloudRuntimesClient) -> None:

@@ -70,6 +70,7 @@ def server() -> Iterator[RabbitServer]:
         yield broker
 
 
+@pytest.mark.promise("A2")
 def test_nothing_acknowledged_is_lost(
     server: RabbitServer, client: Make, rounds: Rounds, figure: Figure, tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_nothing_acknowledged_is_lost(
     figure(f"{KILLS}, RabbitMQ", kill_all(server, rounds(1, 200), tmp_path, GROUPS, None))
 
 
+@pytest.mark.promise("B1")
 def test_publishers_outlast(server: RabbitServer, client: Make, rounds: Rounds) -> None:
     """A server that is slow, out of memory, hung or dead. In CI each harm is tried with one API."""
     with FaultProxy(server.port) as proxy:
@@ -104,6 +106,7 @@ def test_members_that_come_and_go_settle_all(home: RabbitHome, rounds: Rounds) -
     come_and_go(home.home, rounds(1_000, 300_000), None)
 
 
+@pytest.mark.promise("B5")
 def test_a_connection_is_cut_amid_a_batch(home: RabbitHome, port: int, api: Api) -> None:
     """Acknowledged events arrive, whatever was sent again."""
     home.home["url"] = home.url.replace(str(port), "{}")

@@ -111,6 +111,37 @@ def test_a_member_whose_connection_ends(home: RabbitHome, channel: Any, api: Api
     assert ready(channel, f"{home.prefix}t:suite") == 0
 
 
+def test_a_pause_is_of_one_group(home: RabbitHome, api: Api) -> None:
+    """Members of both groups look at once, over one connection, and one look is returned."""
+    client = home.client()
+    got: dict[str, list[int]] = {"g": [], "other": []}
+
+    def noting(group: str) -> Any:
+        def note(event: Any) -> None:
+            got[group].append(event.data)
+
+        return api.handler(note)
+
+    def publish(numbers: range) -> None:
+        for number in numbers:
+            api.call(client.pubsub, "publish", "bus", "t", number)
+            time.sleep(0.1)
+
+    with (
+        api.opened(client.pubsub.subscribe("bus", "t", noting("g"), group="g")),
+        api.opened(client.pubsub.subscribe("bus", "t", noting("other"), group="other")),
+    ):
+        api.call(client.admin, "pause", "bus", "t", "g")
+        publish(range(10))
+        assert api.until(lambda: len(got["other"]) == 10)
+        before = len(got["g"])
+        publish(range(10, 30))
+        assert api.until(lambda: len(got["other"]) == 30)
+        assert len(got["g"]) == before
+        api.call(client.admin, "resume", "bus", "t", "g")
+        assert api.until(lambda: sorted(got["g"]) == list(range(30)))
+
+
 def test_a_dead_letter_waits_for_somebody(home: RabbitHome, channel: Any, api: Api) -> None:
     home.home["groups"] = []
     client = home.client()

@@ -13,7 +13,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.rabbitmq import replay
-from cloud_runtimes.errors import ConflictError
+from cloud_runtimes.errors import ConflictError, NotFoundError
 from cloud_runtimes.testing import Api
 from tests.support import Rounds
 from tests.support.harnesses.rabbitmq import StreamHome
@@ -194,3 +194,54 @@ def test_another_retention(home: StreamHome, api: Api) -> None:
     api.fails(ConflictError, match="inequivalent arg 'x-max-age'.*another prefix")(
         home.client().pubsub, "publish", "bus", "t", 1
     )
+
+
+def test_a_deleted_group_begins_anew(home: StreamHome, api: Api) -> None:
+    with home.client() as client:
+        fill(client, 5)
+        for count in (5, 6):
+            with api.opened(client.pubsub.subscribe("bus", "t", group="g", batch=10)) as sub:
+                seen: Counter[int] = Counter()
+                drain(api, sub, seen, count)
+                with pytest.raises(ConflictError, match="has members: stop them first"):
+                    client.admin.delete_group("bus", "t", "g")
+                assert until(lambda: waiting(home, "t:g:replay") is None)
+            client.pubsub.publish("bus", "t", count)
+            assert until(lambda: client.admin.delete_group("bus", "t", "g", dry_run=True) == 1)
+            assert client.admin.delete_group("bus", "t", "g") == 1
+            assert waiting(home, "t:g") is None
+            with pytest.raises(NotFoundError, match="t has no group 'g'"):
+                client.admin.delete_group("bus", "t", "g")
+
+
+def test_members_get_no_letter_that_was_removed(home: StreamHome, api: Api) -> None:
+    """A group that has begun, one with a member that is there, and one that is new."""
+    with home.client() as client:
+        client.pubsub.subscribe("bus", "t", group="g", dead_letter_topic="dead").close()
+        client.pubsub.subscribe("bus", "dead", group="begun").close()
+        with api.opened(client.pubsub.subscribe("bus", "dead", group="member", max_in_flight=10)) as sub:
+            with client.pubsub.publisher("bus", "dead") as publisher:
+                for number in range(1000):
+                    reason = "dropped" if number % 2 else "deliveries"
+                    publisher.send(number, attributes={"dlgroup": "g", "dltopic": "t", "dlreason": reason})
+            got = [api.call(sub, "receive", 20) for _ in range(10)]
+            assert until(lambda: client.admin.redrive("bus", "dead", reason="dropped", dry_run=True).count == 500)
+            assert client.admin.redrive("bus", "dead", reason="dropped").count == 500
+            for event in got:
+                event.ack()
+            while (event := api.call(sub, "receive", 2)) is not None:
+                got.append(event)
+                event.ack()
+            numbers = [event.data for event in got]
+            assert {*numbers} >= {*range(0, 1000, 2)}
+            assert len(numbers) == len({*numbers}) < 600
+        for group in ("begun", "new"):
+            seen: Counter[int] = Counter()
+            with api.opened(client.pubsub.subscribe("bus", "dead", group=group, batch=100)) as sub:
+                drain(api, sub, seen, 500)
+                assert api.call(sub, "receive", 1) is None
+            assert seen == Counter(range(0, 1000, 2))
+        assert until(lambda: client.admin.delete_group("bus", "dead", "begun", dry_run=True) == 0)
+        with api.opened(client.pubsub.subscribe("bus", "t", group="g", batch=100)) as sub:
+            drain(api, sub, redriven := Counter(), 500)
+        assert redriven == Counter(range(1, 1000, 2))

@@ -38,6 +38,7 @@ HARMS = {
 }
 
 
+@pytest.mark.promise("A2")
 def test_nothing_acknowledged_is_lost(rounds: Rounds, figure: Figure, tmp_path: Path) -> None:
     kept = {"retention": 10}  # else a server that starts again reads what came in all the time before
     with serve("valkey", appendonly="yes", appendfsync="always") as server:
@@ -52,6 +53,7 @@ def test_members_that_come_and_go_settle_all(home: RedisHome, layout: str, round
     assert home.server.command("XINFO", "CONSUMERS", stream, "suite") == b"*0\r\n"
 
 
+@pytest.mark.promise("B1")
 @pytest.mark.parametrize("harm", [*HARMS])
 def test_publishers_outlast(served: Serve, client: Make, harm: str, rounds: Rounds) -> None:
     """A server that is slow, full, read-only or dead. In CI each harm is tried with one API."""

@@ -48,7 +48,7 @@ class TestHome(Homes):
         assert report["home"] == f"redis://127.0.0.1:{home.server.port}/3"
         assert report["ready"]
         (component,) = [each for each in report["components"] if each["name"] == "redis"]
-        assert component["services"]["rpc"] == ["headers", "host", "http_method", "status"]
+        assert component["services"]["rpc"] == ["headers", "host", "http_method", "services", "status"]
 
 
 @pytest.mark.parametrize("service", ["file", "database"])

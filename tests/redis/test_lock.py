@@ -319,3 +319,12 @@ def test_nothing_is_left_but_the_counter(home: RedisHome, api: Api) -> None:
     home.advance(1 + 60 + 1)
     reply = home.server.command("KEYS", f"{{{home.prefix}:lock:*")
     assert reply.startswith(b"*1\r\n"), reply
+
+
+def test_a_stranger_hides_no_lock(home: RedisHome, api: Api) -> None:
+    client = home.client()
+    assert api.call(client.lock, "try_lock", "locks", "r", "me") is not None
+    lock = f"{{{home.prefix}:lock:locks}}:l:"
+    home.server.command("SET", f"{lock}text", "x")
+    home.server.command("HSET", f"{lock}fields", "d", "soon")
+    assert [(each.resource_id, each.owner) for each in api.call(client.admin, "locks", "locks")] == [("r", "me")]

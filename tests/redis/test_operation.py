@@ -60,6 +60,16 @@ def test_an_account_with_few_rights_has_every_service(served: Serve, client: Mak
             assert subscription.receive(0.2) is None
         with one.pubsub.subscribe("bus", "orders", group="g", start=datetime.now(UTC) - timedelta(hours=1)):
             assert one.pubsub.lag("bus", "orders", group="g") == 2
+            assert [each.lag for each in one.admin.groups("bus", "orders")] == [2, 0]
+            assert len(one.admin.peek("bus", "orders", group="g")) == 2
+        assert [topic.name for topic in one.admin.topics("bus")] == ["dead", "orders"]
+        assert [event.data for event in one.admin.peek("bus", "orders", start="latest", limit=1)] == [1]
+        assert [letters.count for letters in one.admin.dead_letters("bus", "dead")] == [2]
+        assert one.admin.redrive("bus", "dead", limit=1).count == one.admin.discard("bus", "dead") == 1
+        one.admin.seek("bus", "orders", "g", "earliest")
+        one.admin.pause("bus", "orders", "g")
+        assert one.admin.delete_group("bus", "orders", "g") == one.admin.purge("bus", "orders") == 2
+        assert one.admin.delete_topic("bus", "dead") == 0
     assert server.command("ACL", "LOG") == b"*0\r\n", "nothing was refused"
     with client(url, prefix="other") as other, pytest.raises(PermissionDeniedError):
         other.state.save("s", "order", 1)

@@ -48,6 +48,7 @@ def test_a_server_is_there_as_long_as_its_lease(home: RedisHome, api: Api) -> No
     home.advance(16)
     assert mine.find(operation(), "app") == []
     assert keys(home) == 0
+    assert b":about" not in home.server.command("KEYS", f"{{{home.prefix}:rpc:*")
 
 
 def test_all_have_one_secret(home: RedisHome) -> None:

@@ -120,6 +120,7 @@ def test_who_does_not_know_a_command_tells_no_arguments(client: Make, api: Api) 
         error = error.__cause__ or error.__context__
 
 
+@pytest.mark.promise("B3")
 def test_a_write_that_is_cut_off_may_have_been_applied(home: RedisHome, api: Api) -> None:
     with FaultProxy(home.server.port) as proxy:
         config = {"capa": {"home": {"url": f"redis://127.0.0.1:{proxy.port}/0", "prefix": home.prefix}}}
@@ -269,6 +270,7 @@ def test_a_server_without_a_log_is_told_of_once(
     assert caplog.messages == []
 
 
+@pytest.mark.promise("C3")
 @KINDS
 def test_a_replica_only_reads(served: Serve, client: Make, api: Api, kind: str) -> None:
     server, other = served(kind), served(kind)
@@ -342,6 +344,7 @@ def test_large_values_cross_in_pieces(home: RedisHome, api: Api) -> None:
             assert results == list(values.values())
 
 
+@pytest.mark.promise("B2")
 def test_faults_at_random(home: RedisHome, api: Api, rounds: Rounds) -> None:
     """Acknowledged writes are there, writes reported as not applied are not, and the server is reached again."""
     chance = random.Random(1)

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloud_runtimes.testing import ConfigurationSuite, LockSuite, PubSubSuite, RpcSuite, ScheduleSuite, StateSuite
+from cloud_runtimes.testing import (
+    AdminSuite,
+    ConfigurationSuite,
+    LockSuite,
+    PubSubSuite,
+    RpcSuite,
+    ScheduleSuite,
+    StateSuite,
+)
 from tests.support.harnesses.redis import CLUSTER, FRAMED, REDIS, REDIS8
 from tests.support.harnesses.rows import rows
 from tests.support.harnesses.rpc import ServerRegistryRpc
@@ -35,6 +43,10 @@ class TestFrames(PubSubSuite):
     harness = rows({}, valkey_server=FRAMED)
 
     test_members_share = None  # type: ignore[assignment]  # they share frames: see tests/conformance
+
+
+class TestAdmin(AdminSuite):
+    harness = rows({}, valkey_cluster=CLUSTER, redis8_server=REDIS8)
 
 
 class TestSchedule(ScheduleSuite):

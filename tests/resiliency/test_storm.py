@@ -55,6 +55,7 @@ def skipping(
 RETRY = {"max_retries": 5, "duration": 0.05, "max_interval": 1}
 
 
+@pytest.mark.promise("B7")
 @pytest.mark.parametrize(("clients", "pause"), [(1, 0.1), (CLIENTS, 0.1), (CLIENTS, 1.0)])
 def test_retries_add_a_tenth_at_most_while_all_fails(skipping: Any, figure: Any, clients: int, pause: float) -> None:
     """50 callers that call ten times or once a second; what they call is down from 20 s to 50 s."""
@@ -148,6 +149,7 @@ def test_in_part_of_an_outage_too(skipping: Any) -> None:
     skipping(main)
 
 
+@pytest.mark.promise("B7")
 def test_a_breaker_spares_it_and_closes_within_one_interval_of_its_recovery(skipping: Any, figure: Any) -> None:
     answers = Answers()
     interval = 5.0

@@ -28,6 +28,7 @@ def counted(client: CloudRuntimesClient) -> int:
     return count
 
 
+@pytest.mark.promise("H5")
 @pytest.mark.parametrize(
     "head",
     [
@@ -258,6 +259,7 @@ def test_programs_reach_a_server_by_names_that_nobody_can_register(host: str) ->
     assert status(GUARD, host, origin=f"http://{host}", sec_fetch_site="same-origin", user_agent=CHROME) == 0
 
 
+@pytest.mark.promise("H4")
 @pytest.mark.parametrize(
     "host",
     [

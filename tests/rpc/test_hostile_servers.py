@@ -226,6 +226,7 @@ def test_nobody_there(to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     assert isinstance(error.__cause__, OSError)
 
 
+@pytest.mark.promise("H4")
 @pytest.mark.parametrize(
     "answer",
     [

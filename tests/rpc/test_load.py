@@ -29,6 +29,7 @@ def _pools(client: CloudRuntimesClient) -> list[Any]:
     return list(driver._store._component.peers._async._pools.values())
 
 
+@pytest.mark.promise("E7")
 def test_threads_and_loops_share_one_client(server: RpcServer, caller: CloudRuntimesClient) -> None:
     wrong: list[Any] = []
 
@@ -110,6 +111,7 @@ def test_a_stream_that_never_goes_on(server: RpcServer, caller: CloudRuntimesCli
     asyncio.run(main())
 
 
+@pytest.mark.promise("E6")
 def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimesClient) -> None:
     async def main() -> None:
         assert await caller.rpc.invoke_method_async("there", "count") == 1
@@ -139,6 +141,7 @@ def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimes
     asyncio.run(main())
 
 
+@pytest.mark.promise("C5")
 def test_nothing_leaks(server: RpcServer, home: Path, apart: None, rounds: Rounds) -> None:
     def descriptors() -> tuple[int, int]:
         """Count the descriptors of the store and all others. The store keeps as many readers as ever ran at once."""

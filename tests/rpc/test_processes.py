@@ -132,6 +132,7 @@ def _resident(pid: int) -> int:
     return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1024  # type: ignore[index]
 
 
+@pytest.mark.promise("H6")
 def test_an_endless_body_costs_no_memory(there: RegistryRpc, figure: Figure) -> None:
     client = there.client()
     pid: int = client.rpc.invoke_method("there", "describe")["process"]
@@ -198,6 +199,7 @@ while True:  # each a byte every two seconds; who is dropped comes back
 """
 
 
+@pytest.mark.promise("H6", figure="RPC: 500 slow-loris")
 @pytest.mark.timing
 def test_slow_callers_do_not_slow_a_good_one(there: RegistryRpc, rounds: Rounds, figure: Figure) -> None:
     client = there.client()

@@ -178,7 +178,9 @@ def _register(home: Path, address: str, instance: str = "i") -> None:
 
     connection = sqlite3.connect(home / "cloud_runtimes.db", isolation_level=None)
     row = (instance, "there", address, process_name(os.getpid()), Clocks().boot_id(), Clocks().boot_ms() + 60_000)
-    connection.execute("INSERT INTO services VALUES (?, ?, ?, ?, ?, ?)", row)
+    connection.execute(
+        "INSERT INTO services (instance, app_id, address, process, boot, deadline) VALUES (?, ?, ?, ?, ?, ?)", row
+    )
     connection.close()
 
 

@@ -54,6 +54,7 @@ def to(tmp_path: Path, closing: Make, apart: None) -> Callable[..., CloudRuntime
     return make
 
 
+@pytest.mark.promise("H4")
 @pytest.mark.parametrize("rewrite", [False, True])
 def test_a_relay_gets_neither_a_call_nor_a_token(
     opened: RpcServer, to: Callable[..., CloudRuntimesClient], relay: Callable[..., Relay], api: Api, rewrite: bool

@@ -81,6 +81,7 @@ def test_a_trusted_certificate(
     assert server.received.count(b"canary") == 3
 
 
+@pytest.mark.promise("H8")
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.2"])
 def test_a_certificate_that_does_not_fit(
     server: TlsServer, call: Callable[[str], object], monkeypatch: pytest.MonkeyPatch, name: str
@@ -130,6 +131,7 @@ def shake_hands(client: ssl.SSLContext, certificate: Path) -> None:
             continue
 
 
+@pytest.mark.promise("H8")
 def test_a_name_in_the_subject_alone_is_none(subject_alone: Path) -> None:
     shake_hands(client_context(str(PEM)), PEM)
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):

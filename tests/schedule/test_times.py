@@ -132,6 +132,7 @@ def changes(zone: ZoneInfo, year: int, years: int) -> list[datetime]:
     return moments
 
 
+@pytest.mark.promise("D2", figure="200 cron expressions in")
 @pytest.mark.parametrize("name", ZONES)
 def test_clock_changes(name: str, rounds: Rounds, figure: Figure) -> None:
     """Days around each change in ten years; at full length all of them, but for what is due more often than 50,000 times."""

@@ -113,6 +113,7 @@ def test_a_clean_run_passes(tmp_path: Path) -> None:
     assert "leaked" not in done.stdout
 
 
+@pytest.mark.promise("H7")
 @pytest.mark.process
 def test_leaks_are_found(tmp_path: Path, subtests: pytest.Subtests) -> None:
     tests = [

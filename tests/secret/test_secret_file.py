@@ -171,7 +171,8 @@ def test_a_file_that_does_not_come_to_rest(
 
     with monkeypatch.context() as patched:
         patched.setattr(watched, "bytes_of", contents)
-        with canary.raises(DeadlineExceededError, match="being written"):
+        # on a busy machine a loop's own deadline comes before the thread's, which knows what it waits for
+        with canary.raises(DeadlineExceededError, match="being written|a thread of the client's pool"):
             api.call(app_client.secret, "get_secret", "s", "a", timeout=2)
         patched.setattr(secret_file, "PATIENCE", 0.1)
         with canary.raises(UnavailableError, match="changes all the time"):

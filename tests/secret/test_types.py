@@ -233,6 +233,7 @@ SHOW: dict[str, Callable[[Secret], Any]] = {
 }
 
 
+@pytest.mark.promise("H7")
 @pytest.mark.parametrize("show", SHOW.values(), ids=SHOW)
 def test_nothing_shows_it(secret: Secret, canary: Canary, show: Callable[[Secret], Any]) -> None:
     shown = show(secret)

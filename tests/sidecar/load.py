@@ -376,8 +376,8 @@ def app(port: str) -> None:
 
     server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     say(port=server.server_port)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdin.read()
 
 

@@ -89,6 +89,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.promise("H6", figure="500 × slow heads")
 @pytest.mark.parametrize(("kind", "numbers", "expected"), HOSTILE, ids=[each[0] for each in HOSTILE])
 def test_who_behaves_badly_disturbs_nobody(
     kind: str, numbers: tuple[int, int], expected: str, sidecar: Sidecar, alone: Any, rounds: Rounds, figure: Figure

@@ -14,6 +14,7 @@ from tests.support.child import Start
 pytestmark = pytest.mark.process
 
 
+@pytest.mark.promise("A1", figure="SIGKILL of two producers")
 @pytest.mark.parametrize("body", ["publish_until_killed", "batch_until_killed"])
 def test_killed_producers_lose_nothing_acknowledged(start: Start, rounds: Rounds, figure: Figure, body: str) -> None:
     acknowledged: set[tuple[str, int]] = set()
@@ -43,6 +44,7 @@ def test_killed_producers_lose_nothing_acknowledged(start: Start, rounds: Rounds
     )
 
 
+@pytest.mark.promise("A3", figure="SIGKILL of a consumer in its handler")
 def test_killed_consumers_leave_nothing_unhandled(
     start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure
 ) -> None:

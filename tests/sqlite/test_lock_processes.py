@@ -58,6 +58,7 @@ class _Contender:
         self.child.process.wait()
 
 
+@pytest.mark.promise("A8", figure="eight processes on one lock")
 @pytest.mark.timing
 def test_contention_with_kills(start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
     seconds = rounds(4, 30)
@@ -127,6 +128,7 @@ def test_contention_with_kills(start: Start, client: CloudRuntimesClient, rounds
     assert client.lock.try_lock("locks", "r") is not None or client.lock.hold("locks", "r", wait=20).__enter__()
 
 
+@pytest.mark.promise("A7", figure="a holder stopped for twice its expiry")
 def test_a_stopped_holder_is_fenced(start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
     """SIGSTOP for twice its expiry, another takes the lock and writes, SIGCONT: it knows, and its write is refused."""
     expiry, count = 0.3, rounds(5, 100)
@@ -152,6 +154,7 @@ def test_a_stopped_holder_is_fenced(start: Start, client: CloudRuntimesClient, r
 
 
 # without a name of the boot, it is the time of the boot by the wall clock
+@pytest.mark.promise("D1")
 @pytest.mark.skipif(find_boot_id().startswith("since"), reason="not on this Python: a name of the boot")
 @pytest.mark.parametrize("kind", ["renewed", "not-renewed"])
 def test_wall_clock_steps(step: Callable[[float], None], start: Start, figure: Figure, kind: str) -> None:

@@ -103,6 +103,7 @@ def test_a_thousand_jobs_in_two_processes(
     )
 
 
+@pytest.mark.promise("A6", figure="runners killed during")
 def test_killed_runners_lose_nothing(
     start: Start, client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
 ) -> None:
@@ -180,6 +181,7 @@ def _occurrences(records: list[RunRecord]) -> int:
     return sum(each.count for each in records)
 
 
+@pytest.mark.promise("D3", figure="a runner stopped for 120 s")
 @pytest.mark.parametrize("misfire", ["once", "all"])
 def test_a_laptops_sleep(
     start: Start,
@@ -216,6 +218,7 @@ def test_a_laptops_sleep(
     )
 
 
+@pytest.mark.promise("D1")
 @pytest.mark.skipif(find_boot_id().startswith("since"), reason="not on this Python: a name of the boot")
 def test_wall_clock_steps(
     step: Callable[[float], None],

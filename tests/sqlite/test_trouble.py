@@ -46,6 +46,7 @@ def integrity(path: Path) -> str:
         connection.close()
 
 
+@pytest.mark.promise("C1")
 @pytest.mark.root
 @needs_root
 def test_full_disk(small_disk: Path) -> None:
@@ -87,6 +88,7 @@ def test_full_disk(small_disk: Path) -> None:
     assert integrity(path) == "ok"
 
 
+@pytest.mark.promise("C3")
 @pytest.mark.root
 @needs_root
 def test_read_only_disk(small_disk: Path) -> None:

@@ -8,7 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "cloud_runtimes"
-SERVICES = ("configuration", "database", "file", "lock", "pubsub", "rpc", "schedule", "secret", "state", "telemetry")
+SERVICES = (
+    "admin",
+    "configuration",
+    "database",
+    "file",
+    "lock",
+    "pubsub",
+    "rpc",
+    "schedule",
+    "secret",
+    "state",
+    "telemetry",
+)
 
 
 def files() -> Iterator[Path]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import inspect
 import re
 import sys
 import types
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud_runtimes import config, registry
+from cloud_runtimes.cli._schema import DURATIONS, attributes, duration_text
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import UnsupportedError
 from cloud_runtimes.spi.executor import Executor
@@ -56,7 +56,9 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "configuration.version": "items have a version",
     "configuration.write": "`save_configuration`, `delete_configuration`",
     "lock": "`try_lock`, `unlock`, `hold` with waiting, leases that end by themselves",
+    "lock.break_lock": "`client.admin.break_lock`: a lease of another process ended",
     "lock.fair": "who waits is served in the order of coming, between processes too",
+    "lock.locks": "`client.admin.locks`: the locks that are held, and by whom",
     "lock.renew": "`Lease.renew()`, and `hold` renews in the background",
     "lock.token": "`Lease.token`: a fencing token that only grows",
     "file": "put, get, open, stat, list and delete files",
@@ -76,35 +78,49 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "database.isolation": "`transaction(isolation)`",
     "database.schema": "`tables`, `table_schema`, `create_table`, `drop_table`, `insert`, `update`",
     "database.stream": "`stream`: rows in constant memory",
-    "database.outbox": "`tx.publish`: events of the same commit, on PostgreSQL",
+    "database.outbox": "`tx.publish`: events of the same commit",
     "database.transaction": "`transaction`: several statements, all or nothing",
     "schedule": "`schedule_job`, `get_job`, `delete_job`; `run`, `running` and `rpc.serve` run due jobs",
     "schedule.claims": "a run that is due waits for a process that has its handler, and several share the runs",
+    "schedule.jobs": "`client.admin.jobs`: the jobs of all applications, and how their runs went",
     "schedule.list_jobs": "`list_jobs`",
     "schedule.list_runs": "`list_runs`: the history",
     "schedule.misfire": '`misfire="skip"` and `"all"`',
+    "schedule.pause": "`client.admin.pause_job`, `resume_job`: a job without occurrences for a while",
     "schedule.progress": "where a job stands (`Job.next_run` …), and the same `JobRun.run_id` for every try",
+    "schedule.retry_run": "`client.admin.retry_run`: a run that failed once more",
     "schedule.run_now": "`run_now`: a run beside the schedule",
     "pubsub": "publish one event or several, the batching publisher",
     "pubsub.ack_wait": "`ack_wait=`: when an unsettled event comes again",
     "pubsub.dead_letter": "`dead_letter_topic=`: where dropped events go",
     "pubsub.delay": "`publish(delay=)`: delivered later",
     "pubsub.delivery_count": "`Event.delivery_count` is known",
+    "pubsub.delete_group": "`client.admin.delete_group`: a group that nobody uses goes, with what it has not settled",
+    "pubsub.delete_topic": "`client.admin.delete_topic`: a topic goes, with its events and groups",
+    "pubsub.discard": "`client.admin.discard`: dead letters removed",
     "pubsub.group": "`group=` other than the application's id",
+    "pubsub.groups": "`client.admin.groups`: the groups of a topic, how far they are, their members",
     "pubsub.inbox": "`event.transaction`: settled in the commit of what came of it",
     "pubsub.key_order": "events of one key in order, also in a group of several members",
     "pubsub.lag": "`lag`: how many events a group has not settled",
     "pubsub.max_deliveries": "`max_deliveries=`: given up after so many",
+    "pubsub.pause": "`client.admin.pause` and `resume`: a group gets nothing for a time",
+    "pubsub.peek": "`client.admin.peek`, `dead_letters`: events without a trace",
+    "pubsub.purge": "`client.admin.purge`: the events of a topic removed",
     "pubsub.raw": "`raw=True`: without an envelope",
+    "pubsub.redrive": "`client.admin.redrive`: dead letters sent back, to the group that failed alone",
     "pubsub.retry_delay": "`retry(delay)`: the broker waits, not the consumer",
+    "pubsub.seek": "`client.admin.seek`: a group moved within its topic",
     "pubsub.start": "`start=`: where a new group begins",
     "pubsub.start_time": "`start=` with a time: a new group begins with what was published since",
     "pubsub.subscribe": "`subscribe`, with `ack`, `retry`, `drop`",
+    "pubsub.topics": "`client.admin.topics`: the topics there are",
     "pubsub.ttl": "`publish(ttl=)`: not delivered after it",
     "rpc": "`invoke_method`, `invoke`",
     "rpc.headers": "`headers=`, `query=`, and the headers that come back",
     "rpc.host": "`serve`, `serving`, `asgi_app`: others can call this application",
     "rpc.http_method": "`http_method=` other than POST",
+    "rpc.services": "`client.admin.services`: the applications that can be called, their methods and processes",
     "rpc.status": "a failure arrives with its own status and body",
     "secret": "`get_secret`",
     "secret.bulk": "`get_bulk_secret`: all secrets of a store",
@@ -197,7 +213,7 @@ def _marks(values: Iterator[bool]) -> list[str]:
 
 def settings_table(settings: type[Any]) -> str:
     """Return a settings dataclass as a Markdown table: names, values, defaults, and its docstring's words."""
-    words = _attributes(settings)
+    words = attributes(settings)
     hints = typing.get_type_hints(settings)
     rows = [["setting", "value", "default", "meaning"], ["---", "---", "---", "---"]]
     for field in dataclasses.fields(settings):
@@ -205,7 +221,7 @@ def settings_table(settings: type[Any]) -> str:
         rows.append(
             [
                 f"`{field.name}`",
-                "seconds, or text such as `500ms`, `24h`" if parse in _DURATIONS else _values(hints[field.name]),
+                "seconds, or text such as `500ms`, `24h`" if parse in DURATIONS else _values(hints[field.name]),
                 _default(field.default, parse),
                 words[field.name],
             ]
@@ -213,14 +229,6 @@ def settings_table(settings: type[Any]) -> str:
     return _markdown(rows)
 
 
-def _attributes(cls: type[Any]) -> dict[str, str]:
-    """Return the section ``Attributes:`` of a docstring, one line per attribute, as Markdown."""
-    _, _, section = (inspect.getdoc(cls) or "").partition("Attributes:\n")
-    entries = re.findall(r"^ {4}(\w+): (.+)$", section, re.MULTILINE)
-    return {name: re.sub(r"``(.+?)``", r"`\1`", text) for name, text in entries}
-
-
-_DURATIONS: Final = (config.duration, config.period)
 _NAMES: Final = {
     str: "text",
     int: "whole number",
@@ -240,7 +248,7 @@ def _values(hint: Any) -> str:
         )
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_values(each) for each in typing.get_args(hint) if each is not type(None))
-    if origin is Mapping or dataclasses.is_dataclass(hint):
+    if origin in (Mapping, tuple) or dataclasses.is_dataclass(hint):
         return "table"
     return _NAMES[hint]
 
@@ -250,12 +258,8 @@ def _default(value: Any, parse: Callable[[Any], Any] | None) -> str:
         return "none"
     if value is dataclasses.MISSING:
         return "must be given"
-    if parse in _DURATIONS:
-        if 0 < value < 1:
-            return f"`{value * 1000:g}ms`"
-        for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-            if value % seconds == 0 and (value > seconds or unit in "hms"):
-                return f"`{value / seconds:g}{unit}`"
+    if parse in DURATIONS:
+        return f"`{duration_text(value)}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"  # as TOML, JSON and YAML write it
     return f"{value:,}" if isinstance(value, int) else f"`{value}`"
@@ -267,6 +271,7 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def _tables() -> dict[str, Callable[[], str]]:
     from cloud_runtimes.resiliency.settings import BreakerSettings, RetrySettings, TargetSettings
+    from cloud_runtimes.spi.relay import SpoolSettings
     from cloud_runtimes.telemetry.settings import TelemetrySettings
 
     tables: dict[str, Callable[[], str]] = {
@@ -275,6 +280,7 @@ def _tables() -> dict[str, Callable[[], str]]:
         "settings.resiliency.breaker": lambda: settings_table(BreakerSettings),
         "settings.resiliency.retry": lambda: settings_table(RetrySettings),
         "settings.resiliency.target": lambda: settings_table(TargetSettings),
+        "settings.spool": lambda: settings_table(SpoolSettings),
         "settings.telemetry": lambda: settings_table(TelemetrySettings),
     }
     for group in (registry.COMPONENTS, registry.RUNTIMES):
@@ -286,9 +292,8 @@ def _tables() -> dict[str, Callable[[], str]]:
 
 
 def _settings(cls: type[Any]) -> type[Any] | None:
-    """Return the settings class of a component, or the one beside a runtime, ``<Name>Settings`` in its module."""
-    beside = f"{cls.__name__.removesuffix('Runtime')}Settings"
-    settings: type[Any] | None = getattr(cls, "Settings", None) or getattr(sys.modules[cls.__module__], beside, None)
+    """Return the settings class of a component or a runtime."""
+    settings: type[Any] | None = getattr(cls, "Settings", None)
     return settings
 
 

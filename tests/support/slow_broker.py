@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cloud_runtimes.pubsub import sender
+from cloud_runtimes.pubsub import _sending, sender
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.pubsub import Failures, OutgoingBatch, PubSubDriver
 
@@ -41,7 +41,8 @@ class SlowBroker:
         self._latency = latency
         self._inner = driver.publish
         monkeypatch.setattr(driver, "publish", self._publish)
-        monkeypatch.setattr(sender, "monotonic", lambda: self.now)
+        for module in (sender, _sending):
+            monkeypatch.setattr(module, "monotonic", lambda: self.now)
         inner = sender.Sender._wait
 
         def wait(waiting: sender.Sender, seconds: float | None) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cloud_runtimes._core import zstd
 from tests.support.listening import Answer as Sent
 from tests.support.listening import HttpServer
 from tests.telemetry.emitting import Received
@@ -20,18 +21,21 @@ class Receiver(Received, HttpServer):
 
     Args:
         answer: gives status, headers and body for the n-th request (from 0); `None` closes without an answer.
+        port: to listen on, instead of a free one.
     """
 
-    def __init__(self, answer: Callable[[int], Answer | None] = lambda number: (200, {}, b"")) -> None:
+    def __init__(self, answer: Callable[[int], Answer | None] = lambda number: (200, {}, b""), port: int = 0) -> None:
         self.answer = answer
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.delay = 0.0
         self._lock = threading.Lock()
-        HttpServer.__init__(self, start=False)
+        HttpServer.__init__(self, port, start=False)
 
     def answered(self, method: str, path: str, headers: Any, body: bytes) -> Sent | None:
         if headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        elif headers.get("Content-Encoding") == "zstd":
+            body = zstd.unpack(zstd.load("the receiver"), body, 1 << 30)
         with self._lock:
             number = len(self.requests)
             self.requests.append((path, dict(headers.items()), body))

@@ -105,6 +105,11 @@ def test_gzip(over: Callable[..., Any]) -> None:
     assert squeezed < whole / 2 < plain
 
 
+def test_zstd_is_of_http(client: Make) -> None:
+    with pytest.raises(InvalidArgumentError, match='give "gzip"'):
+        client(endpoint="http://127.0.0.1:4317", protocol="grpc", compression="zstd").telemetry.stats()
+
+
 def test_messages_are_small_enough_for_servers(over: Callable[..., Any]) -> None:
     with GrpcReceiver() as receiver:  # takes 4 MiB
         telemetry = over(receiver, buffer_bytes=64 << 20, resource="big=" + "x" * 100_000)

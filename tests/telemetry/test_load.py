@@ -97,6 +97,7 @@ def test_nothing_is_dropped(
         assert result["rate"] > 0.99 * rate
 
 
+@pytest.mark.promise("F1", figure="endpoint: ")
 @pytest.mark.parametrize("kind", ["refused", "black hole", "503", "400", "slow"])
 def test_an_endpoint_that_fails(
     kind: str, other: Callable[..., Other], tmp_path: Path, rounds: Rounds, figure: Figure
@@ -136,6 +137,7 @@ def test_what_a_busy_loop_loses(other: Callable[..., Other], tmp_path: Path, fig
     assert result["share"] > 0.8
 
 
+@pytest.mark.promise("C4")
 @pytest.mark.parametrize(("kind", "limit"), [("span", 256), ("log", 160)])
 def test_memory_of_a_record(kind: str, limit: int, rounds: Rounds, figure: Figure) -> None:
     if not native_status().native:

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from cloud_runtimes._native import telemetry as kernel
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
-from cloud_runtimes.telemetry import _install, _otel
+from cloud_runtimes.telemetry import _install, _otel_spans
 from tests.support import Make
 from tests.telemetry.otlp_receiver import Receiver
 
@@ -310,8 +310,8 @@ def test_without_the_package(client: Make, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_other_contexts_are_refused(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_otel.otel_context, "attach", lambda context: object())
-    monkeypatch.setattr(_otel.otel_context, "detach", lambda token: None)
+    monkeypatch.setattr(_otel_spans.otel_context, "attach", lambda context: object())
+    monkeypatch.setattr(_otel_spans.otel_context, "detach", lambda token: None)
     with pytest.raises(UnsupportedError, match="OTEL_PYTHON_CONTEXT"):
         client().telemetry.tracer_provider()
     with client().telemetry.tracer("t").span("s") as span:

@@ -102,6 +102,7 @@ def same(ours: Any, theirs: Any) -> bool:
     return json.dumps(ours, sort_keys=True) == json.dumps(theirs, sort_keys=True)
 
 
+@pytest.mark.promise("F4")
 @pytest.mark.parametrize("signal", REQUESTS)
 def test_random_requests_are_read_as_opentelemetry_reads_them(signal: str, rounds: Any) -> None:
     chance = random.Random(signal)

@@ -49,6 +49,7 @@ def arrived(receiver: Receiver) -> dict[str, int]:
     return {name: names.count(name) for name in set(names)}
 
 
+@pytest.mark.promise("E3")
 @pytest.mark.parametrize(
     ("end", "status"),
     [
@@ -101,6 +102,7 @@ def test_a_handler_of_the_application_is_called_after(tmp_path: Path) -> None:
         assert arrived(receiver) == {"main": 100}
 
 
+@pytest.mark.promise("E1")
 def test_fork_while_threads_record(tmp_path: Path) -> None:
     program = """
     threads = [threading.Thread(target=emit, args=(500, "parent")) for _ in range(8)]
@@ -154,6 +156,7 @@ def test_metrics_of_a_child_are_its_own(tmp_path: Path) -> None:
         assert {"parent": 100, "bound": 10} in exported
 
 
+@pytest.mark.promise("E2")
 def test_gunicorn_with_preload(tmp_path: Path) -> None:
     """Four workers forked from a master that has recorded: the spans of all arrive, none twice."""
     (tmp_path / "served.py").write_text(

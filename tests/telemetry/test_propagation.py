@@ -11,6 +11,7 @@ TRACE, SPAN = "12345678901234567890123456789012", "1234567890123456"
 GOOD = f"00-{TRACE}-{SPAN}-01"
 
 
+@pytest.mark.promise("F5")
 def test_an_invalid_traceparent_is_ignored(client: Make, subtests: pytest.Subtests) -> None:
     for value in (
         "",
@@ -65,6 +66,7 @@ def test_a_valid_traceparent(client: Make, subtests: pytest.Subtests) -> None:
             )
 
 
+@pytest.mark.promise("F5")
 def test_a_traceparent_that_stands_twice_is_none(client: Make) -> None:
     telemetry = client().telemetry
     assert telemetry.extract([("traceparent", GOOD), ("traceparent", GOOD)]) is None
@@ -73,6 +75,7 @@ def test_a_traceparent_that_stands_twice_is_none(client: Make) -> None:
     assert telemetry.extract({}) is None
 
 
+@pytest.mark.promise("F5")
 def test_tracestate(client: Make, subtests: pytest.Subtests) -> None:
     for values, expected in (
         (["foo=1,bar=2"], "foo=1,bar=2"),

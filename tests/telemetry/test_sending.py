@@ -84,6 +84,7 @@ def endpoint(client: Make, way: Way, said: Said, **settings: Any) -> Iterator[tu
         yield receiver, client(endpoint=receiver.url, **way.settings, **settings).telemetry
 
 
+@pytest.mark.promise("F3")
 @pytest.mark.parametrize(("way", "code"), [(way, code) for way in (Http, Grpc) for code in way.again])
 def test_what_is_sent_again(client: Make, way: Way, code: Any) -> None:
     with endpoint(client, way, lambda n: No(code, 0) if n < 2 else b"") as (receiver, telemetry):
@@ -94,6 +95,7 @@ def test_what_is_sent_again(client: Make, way: Way, code: Any) -> None:
         assert telemetry.stats().spans.exported == 3
 
 
+@pytest.mark.promise("F3")
 @pytest.mark.parametrize(("way", "code"), [(way, code) for way in (Http, Grpc) for code in way.never])
 def test_what_is_refused_for_good(client: Make, way: Way, code: Any) -> None:
     refusal = No(code, 0 if way is Grpc else None)
@@ -113,6 +115,7 @@ def test_a_broken_connection_is_made_anew(client: Make) -> None:
         assert receiver.connections == 2
 
 
+@pytest.mark.promise("F3")
 @both_ways
 def test_partial_success_is_counted(client: Make, way: Way) -> None:
     answer = ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(rejected_spans=2, error_message="no"))
@@ -123,6 +126,7 @@ def test_partial_success_is_counted(client: Make, way: Way) -> None:
         assert (stats.exported, dict(stats.dropped), len(receiver.requests)) == (3, {"rejected": 2}, 1)
 
 
+@pytest.mark.promise("F3")
 @both_ways
 def test_the_pause_that_is_asked_for_is_kept(client: Make, way: Way) -> None:
     with endpoint(client, way, lambda n: No(way.busy, way.pause) if n == 0 else b"") as (_, telemetry):
@@ -140,15 +144,18 @@ def test_given_up_after_retry_timeout(client: Make, way: Way) -> None:
         assert dict(telemetry.stats().spans.dropped) == {"unreachable": 4}
 
 
-def test_gzip_and_headers(client: Make) -> None:
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_compression_and_headers(client: Make, compression: str) -> None:
     with Receiver() as receiver:
-        telemetry = client(endpoint=receiver.url + "/", compression="gzip", headers="x-key=a%20b, other=1").telemetry
+        telemetry = client(
+            endpoint=receiver.url + "/", compression=compression, headers="x-key=a%20b, other=1"
+        ).telemetry
         record(telemetry, 100, same="value")
         assert telemetry.flush(10)
         ((path, headers, body),) = receiver.requests
         assert (path, headers["Content-Encoding"], headers["x-key"], headers["other"]) == (
             "/v1/traces",
-            "gzip",
+            compression,
             "a b",
             "1",
         )
@@ -169,6 +176,7 @@ def black_hole() -> tuple[str, Any]:
     return f"http://127.0.0.1:{listener.getsockname()[1]}", listener
 
 
+@pytest.mark.promise("F2")
 @both_ways
 @pytest.mark.parametrize("nowhere", [refused, black_hole])
 def test_flush_and_close_keep_their_word(client: Make, way: Way, nowhere: Callable[[], tuple[str, Any]]) -> None:
@@ -191,6 +199,7 @@ def test_flush_and_close_keep_their_word(client: Make, way: Way, nowhere: Callab
         listener.close()
 
 
+@pytest.mark.promise("F2")
 def test_closing_gives_up_where_nothing_is_accepted(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_pipeline, "_PATIENCE", 0.3)
     url, listener = black_hole()
@@ -236,6 +245,7 @@ def test_a_full_buffer_drops_and_counts(client: Make) -> None:
     listener.close()
 
 
+@pytest.mark.promise("F1")
 @both_ways
 def test_counters_are_exact_at_any_time(client: Make, way: Way, rounds: Rounds) -> None:
     answers = {1: No(way.busy, 0), 2: No(way.never[0]), 3: way.broken}

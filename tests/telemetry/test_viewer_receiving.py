@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -31,8 +32,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from cloud_runtimes._core import extras, zstd
 from cloud_runtimes._http.limits import MAX_BODY
-from cloud_runtimes.dashboard import app, queries
+from cloud_runtimes.dashboard import asgi as dashboard_asgi
+from cloud_runtimes.dashboard import encodings, queries
 from cloud_runtimes.dashboard.server import Viewer
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.rpc import asgi
@@ -77,7 +80,7 @@ def as_protobuf(request: dict[str, Any]) -> bytes:
 # -- clients ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 def test_our_own_exporter(viewer: Viewer, client: Make, compression: str) -> None:
     telemetry = client(endpoint=viewer.address, compression=compression).telemetry
     with telemetry.tracer("lib", "1.2").span("outer", kind="server", attributes={"n": 2**60, "l": [1, "a"]}) as outer:
@@ -305,6 +308,27 @@ def test_bodies_are_bounded_also_when_unpacked(viewer: Viewer) -> None:
     assert ask(viewer, "/v1/logs", b"{}" + b" " * (MAX_BODY - 2), JSON).status == 200
 
 
+def test_zstd_is_checked_and_bounded(viewer: Viewer) -> None:
+    module, headers = zstd.load("test"), JSON | {"content-encoding": "zstd"}
+    packed = zstd.compress(module, b"{}")
+    assert ask(viewer, "/v1/logs", packed, headers).status == 200
+    assert ask(viewer, "/v1/logs", packed[:2] + b"x" + packed[3:], headers).status == 400
+    assert ask(viewer, "/v1/logs", packed[:-1], headers).status == 400
+    largest = zstd.compress(module, b"{}" + b" " * (MAX_BODY - 2))
+    assert ask(viewer, "/v1/logs", largest, headers).status == 200
+    reply = ask(viewer, "/v1/logs", zstd.compress(module, bytes(MAX_BODY + 1)), headers)
+    assert reply.status == 413
+    assert "when unpacked" in reply.json()["message"]
+
+
+def test_zstd_that_is_not_installed(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "installed", lambda *modules: False)
+    monkeypatch.setitem(sys.modules, "backports.zstd", None)
+    reply = ask(viewer, "/v1/logs", b"", JSON | {"content-encoding": "zstd"})
+    assert reply.status == 415
+    assert '".[zstd]"' in reply.json()["message"]
+
+
 def test_members_of_gzip_are_bounded(viewer: Viewer) -> None:
     """Each member but the last is followed by others, so a body of many empty ones must not be copied for each."""
     empty = gzip.compress(b"", mtime=0)
@@ -313,7 +337,7 @@ def test_members_of_gzip_are_bounded(viewer: Viewer) -> None:
     reply = ask(viewer, "/v1/logs", empty * (MAX_BODY // len(empty)), JSON | {"content-encoding": "gzip"})
     assert (reply.status, reply.json()["message"]) == (413, "the body has more than 1,024 members of gzip")
     large = gzip.compress(bytes(MAX_BODY // 2), 0) + empty * 1_000 + gzip.compress(bytes(MAX_BODY // 2), 0)
-    assert len(app._unzipped(large)) == MAX_BODY
+    assert len(encodings.UNPACK["gzip"](large)) == MAX_BODY
 
 
 def test_who_announces_and_sends_nothing_holds_up_nobody(viewer: Viewer) -> None:
@@ -338,8 +362,8 @@ def test_a_body_that_comes_too_slowly(viewer: Viewer, monkeypatch: pytest.Monkey
 
 
 def test_too_much_at_once_is_503_and_told_to_come_again(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "MAX_WAITING", 1_000)
-    monkeypatch.setattr(app, "HEAD_TIME", 0.2)  # for the rest of a body, of which there is none
+    monkeypatch.setattr(dashboard_asgi, "MAX_WAITING", 1_000)
+    monkeypatch.setattr(dashboard_asgi, "HEAD_TIME", 0.2)  # for the rest of a body, of which there is none
     reply = ask(viewer, "/v1/logs", b"{}" + b" " * 1_000, JSON)
     assert (reply.status, reply.headers["retry-after"], reply.json()["code"]) == (503, "1", 14)
     assert ask(viewer, "/v1/logs", b"{}", JSON).status == 200
@@ -481,7 +505,7 @@ def test_every_answer_has_the_headers_that_keep_browsers_honest(viewer: Viewer) 
 
 
 def test_the_page_names_nothing_from_elsewhere(viewer: Viewer) -> None:
-    page = Path(app.__file__).parent / "page"
+    page = Path(dashboard_asgi.__file__).parent / "page"
     for file in page.iterdir():
         content = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "http:" not in content

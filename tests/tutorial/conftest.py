@@ -85,6 +85,15 @@ class Shop(Project):
         self.handlers = folder / "shop" / "handlers.py"
         self.client = CloudRuntimesClient(app_id="shop", config={"capa": {"home": str(folder / ".cloud_runtimes")}})
 
+    def move(self, home: dict[str, str], **homes: str) -> None:
+        """Move it to a server, by its ``home`` and a line for each service that the server lacks."""
+        lines = [f"{name} = {json.dumps(value)}" for name, value in home.items()]
+        lines += ["[capa.homes]", *(f"{service} = {json.dumps(place)}" for service, place in homes.items())]
+        path = self.folder / "cloud-runtimes.toml"
+        path.write_text("\n".join([path.read_text(encoding="utf-8"), "[capa.home]", *lines, ""]), encoding="utf-8")
+        self.client.close()
+        self.client = CloudRuntimesClient(app_id="shop", config={"capa": {"home": home, "homes": homes}})
+
     def close(self) -> None:
         self.client.close()
         super().close()

@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
+INDEX = DOCS / "tutorial" / "index.md"
+STEPS = re.findall(
+    r"^\d+\. \[[^]]+\]\(([\w-]+\.md)\)", INDEX.read_text("utf-8") if INDEX.exists() else "", re.MULTILINE
+)
+"""Pages of the tutorial, in order."""
 
 
 def files_of(page: str) -> dict[str, str]:

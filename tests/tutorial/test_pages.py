@@ -14,16 +14,19 @@ import yaml
 from tests.packaging.builds import run, tool
 from tests.support.ports import free_port
 from tests.tutorial.conftest import SHOP, Project, ask, wait_until
-from tests.tutorial.pages import files_of, write_files
+from tests.tutorial.pages import DOCS, STEPS, files_of, write_files
 
 
 def test_the_tutorial_shows_the_files_of_the_shop() -> None:
-    shown = files_of("tutorial/index.md")
+    shown: dict[str, str] = {}
+    for step in STEPS:
+        shown |= files_of(f"tutorial/{step}")
     assert set(shown) > {"shop/handlers.py", "shop/web.py", "tests/test_shop.py", "Dockerfile", "compose.yaml"}
     for name, text in shown.items():
         assert text == (SHOP / name).read_text(encoding="utf-8"), name
 
 
+@pytest.mark.promise("E2")
 @pytest.mark.process
 def test_django_behind_gunicorn_and_uvicorn_with_a_worker(tmp_path: Path) -> None:
     from django.core.management import call_command
@@ -90,3 +93,19 @@ def test_the_files_for_containers_belong_together() -> None:
     assert set(services) == {"db", "web", "worker", "schedule"}
     for name in ("web", "worker", "schedule"):
         assert services[name]["environment"]["CLOUD_RUNTIMES_HOME"].endswith("@db/shop")
+
+
+def test_the_scaler_of_keda_reads_what_the_dashboard_tells() -> None:
+    manifest = yaml.safe_load(files_of("how-to/recipes.md")["scale.yaml"])
+    (trigger,) = manifest["spec"]["triggers"]
+    assert trigger["type"] == "metrics-api"
+    assert trigger["metadata"]["valueLocation"] == "value"
+    assert manifest["spec"]["scaleTargetRef"]["name"] in files_of("how-to/deploy.md")["shop.yaml"]
+    dashboard = (DOCS / "how-to/dashboard.md").read_text(encoding="utf-8")
+    assert trigger["metadata"]["url"] in dashboard
+
+
+def test_the_procfile_runs_what_deploy_runs() -> None:
+    processes = yaml.safe_load(files_of("how-to/recipes.md")["Procfile"])
+    assert processes["worker"].startswith("cloud-runtimes run shop.handlers:client")
+    assert processes["web"].startswith("uvicorn shop.web:app")

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import Figure, Rounds
+from tests.support.harnesses.nats import NatsHome
+from tests.support.harnesses.redis import RedisHome
 from tests.support.ports import free_port
 from tests.tutorial.conftest import RUN, Shop, ask, wait_until
 from tests.tutorial.pages import files_of, write_files
@@ -29,7 +31,14 @@ def test_its_own_tests_pass_and_those_of_the_page_about_fastapi(shop: Shop) -> N
     assert "4 passed" in shop.output()
 
 
-def test_an_order_goes_from_the_web_to_a_worker_and_into_the_report(shop: Shop) -> None:
+@pytest.mark.parametrize("engine", ["", "redis", "nats"])
+def test_an_order_goes_from_the_web_to_a_worker_and_into_the_report(
+    engine: str, shop: Shop, request: pytest.FixtureRequest
+) -> None:
+    if engine:
+        make = RedisHome if engine == "redis" else NatsHome
+        home = make(request.getfixturevalue(f"{engine}_server")).config()["capa"]["home"]
+        shop.move(home, **({"file": str(shop.folder / "files")} if engine == "redis" else {}))
     url = f"http://127.0.0.1:{(port := free_port())}"
     shop.start("-m", "uvicorn", "shop.web:app", "--port", str(port))
     (command,) = re.findall(r"command: \[cloud-runtimes, (.+)\]", files_of("how-to/deploy.md")["shop.yaml"])

@@ -16,6 +16,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.arguments import CLIENT_TIMEOUT
+from cloud_runtimes.admin import AdminService
 from cloud_runtimes.config import DEFAULT_TIMEOUT
 from cloud_runtimes.database import DatabaseService, DatabaseTransaction, RowStream
 from cloud_runtimes.file import FileService
@@ -44,6 +45,30 @@ DATABASE = {
     "drop_table": "store_name, table, *, …",
     "insert": "store_name, table, values, *, …",
     "update": "store_name, table, values, where, *, …",
+}
+_LETTERS = "pubsub_name, topic, *, group=None, reason=None, error=None, ids=None, limit=None, "
+ADMIN = {
+    "topics": "pubsub_name, *, prefix='', limit=1000, …",
+    "groups": "pubsub_name, topic, *, …",
+    "peek": "pubsub_name, topic, *, group=None, start='earliest', limit=20, …",
+    "dead_letters": "pubsub_name, topic, *, …",
+    "redrive": f"{_LETTERS}to='group', dry_run=False, …",
+    "discard": f"{_LETTERS}undo=None, dry_run=False, …",
+    "purge": "pubsub_name, topic, *, before=None, undo=None, dry_run=False, …",
+    "seek": "pubsub_name, topic, group, to, *, …",
+    "pause": "pubsub_name, topic, group, *, …",
+    "resume": "pubsub_name, topic, group, *, …",
+    "delete_group": "pubsub_name, topic, group, *, dry_run=False, …",
+    "delete_topic": "pubsub_name, topic, *, dry_run=False, …",
+    "locks": "store_name, *, prefix='', limit=1000, …",
+    "break_lock": "store_name, resource_id, token, *, …",
+    "services": "*, prefix='', …",
+    "jobs": "*, prefix='', limit=1000, …",
+    "pause_job": "name, *, app_id=None, …",
+    "resume_job": "name, *, app_id=None, …",
+    "retry_run": "name, run_id, *, app_id=None, …",
+    "stores": "*, …",
+    "overview": "*, dead_letter_topics=(), limit=100, …",
 }
 DATABASE_TRANSACTION = {
     name: text.removeprefix("store_name, ") for name, text in DATABASE.items() if name != "transaction"
@@ -101,6 +126,7 @@ TELEMETRY = {
     "use_baggage": "entries",
     **dict.fromkeys(("tracer_provider", "meter_provider", "logger_provider"), ""),
     "flush": "timeout=None",
+    "spool": "*, timeout=<client>",
     "stats": "",
 }
 PUBSUB = {
@@ -113,6 +139,7 @@ PUBSUB = {
     "ack_wait=None, handler_timeout=None, rate=None, max_deliveries=None, dead_letter_topic=None, batch=None, raw=False, type=None, …",
     "subscription": "pubsub_name, topic, **options",
     "lag": "pubsub_name, topic, *, group=None, …",
+    "spool": "pubsub_name, *, …",
 }
 PUBLISHER = {
     "send": "data, *, key=None, attributes=None, metadata=None, timeout=<client>",
@@ -158,6 +185,7 @@ NO_TWIN = {
 }  # fmt: skip
 CLASSES: dict[type[Any], dict[str, str]] = {
     CloudRuntimesClient: CLIENT,
+    AdminService: ADMIN,
     DatabaseService: DATABASE,
     DatabaseTransaction: DATABASE_TRANSACTION,
     RowStream: ROWS,
@@ -202,6 +230,7 @@ def signature(method: Callable[..., Any]) -> str:
     return ", ".join(parts)
 
 
+@pytest.mark.promise("I1")
 def test_signatures(subtests: pytest.Subtests) -> None:
     for cls, table in CLASSES.items():
         for name, given in table.items():
@@ -209,7 +238,7 @@ def test_signatures(subtests: pytest.Subtests) -> None:
                 expected = given.replace("…", "timeout=<client>, metadata=None")
                 assert signature(getattr(cls, name)) == expected
                 waits_for_nothing = cls in (Meter, StateTransaction) or expected == _OUTBOX
-                if name in NO_TWIN or waits_for_nothing or (cls is TelemetryService and name != "flush"):
+                if name in NO_TWIN or waits_for_nothing or (cls is TelemetryService and name not in ("flush", "spool")):
                     assert not hasattr(cls, f"{name}_async")
                 else:
                     twin = getattr(cls, f"{name}_async")
@@ -268,6 +297,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.promise("I1")
 @pytest.mark.process
 def test_types(tmp_path: Path) -> None:
     """And three wrong ones are found, so this check can fail; one run for all, since it takes long."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ...errors import AlreadyExistsError
+from ...errors import AlreadyExistsError, ConflictError
 from ...spi.operation import Operation
 from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, EventsRecord, GroupRecord, Portable, Records, Slice, events_key
 from .sql import Rows, Sql, Steps, Tables
@@ -45,11 +45,17 @@ class LogSql(NamedTuple):
     held: Sql
 
 
-_TOPICS: Final = Sql("SELECT name, id FROM {schema}.topics WHERE pubsub = $1 ORDER BY name", "text")
+_TOPICS: Final = Sql("SELECT name, id FROM {schema}.topics WHERE pubsub = $1 AND name <> '' ORDER BY name", "text")
+_MINE: Final = "topic IN (SELECT id FROM {schema}.topics WHERE pubsub = $1 AND name <> '')"
 _COUNT: Final = Sql(
-    "SELECT (SELECT count(*) FROM {schema}.frames WHERE topic IN (SELECT id FROM {schema}.topics WHERE pubsub = $1)) + "
-    "(SELECT count(*) FROM {schema}.delayed WHERE topic IN (SELECT id FROM {schema}.topics WHERE pubsub = $1)) + "
-    "(SELECT count(*) FROM {schema}.groups WHERE topic IN (SELECT id FROM {schema}.topics WHERE pubsub = $1))",
+    f"SELECT (SELECT count(*) FROM {{schema}}.frames WHERE {_MINE}) + "
+    f"(SELECT count(*) FROM {{schema}}.delayed WHERE {_MINE}) + (SELECT count(*) FROM {{schema}}.groups WHERE {_MINE})",
+    "text",
+)
+# of the topic without a name (`_log.mending`)
+_REDRIVEN: Final = Sql(
+    "SELECT count(*) FROM {schema}.topics t JOIN {schema}.frames f ON f.topic = t.id JOIN {schema}.claims c ON c.frame = f.id "
+    "WHERE t.pubsub = $1 AND t.name = ''",
     "text",
 )
 _GROUPS_AFTER: Final = Sql(
@@ -98,7 +104,7 @@ _NOTE: Final = Sql(
     "INSERT INTO {schema}.copied (topic, key, frame, xid, delayed) VALUES ($1, $2, $3, $4, $5)",
     "int8 text int8 int8 int8",
 )
-_MAKE_TOPIC: Final = Sql(
+MAKE_TOPIC: Final = Sql(
     "INSERT INTO {schema}.topics (pubsub, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", "text text"
 )
 _PUT_DELAYED: Final = Sql(
@@ -122,6 +128,10 @@ class PortableLog(Portable):
 
     def in_use(self, op: Operation, /) -> str | None:
         held = self._tables.query(op, self._sql.held, self._name)[0][0]
+        if self._tables.query(op, _REDRIVEN, self._name)[0][0]:
+            raise ConflictError(
+                f"redriven events of {self._name!r} wait for their groups and cannot be copied: let these handle them first"
+            )
         return f"a consumer holds {held:,} slices of its events" if held else None
 
     # -- reading ----------------------------------------------------------
@@ -231,7 +241,7 @@ class PortableLog(Portable):
 
     def _steps(self, records: Records) -> Steps:
         names = sorted({record.key[0] for record in records})
-        making = [(_MAKE_TOPIC, (self._name, name)) for name in names]
+        making = [(MAKE_TOPIC, (self._name, name)) for name in names]
         answers = yield [(self._sql.has_copied, ()), *making, (_TOPICS, (self._name,))]
         if not answers[0][0][0]:
             yield [(sql, ()) for sql in _MAKE_COPIED]

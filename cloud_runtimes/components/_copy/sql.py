@@ -37,14 +37,14 @@ class Sql(NamedTuple):
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 Calls: TypeAlias = Sequence[tuple[Sql, Sequence[Any]]]
-Steps: TypeAlias = Generator[Calls, list[Rows], None]
-"""A transaction: it yields statements that are sent together, and gets the rows of each."""
+Steps: TypeAlias = Generator[Calls, list[Rows], Any]
+"""A transaction: it yields statements that are sent together, and gets the rows of each. It may return the numbers of topics, whose subscribers are woken."""
 
 
 class Tables(ABC):
     """The tables of a database.
 
-    ``{now}`` in a statement is the wall clock in milliseconds since 1970 UTC, ``{boot}`` the column with the boot by whose clock a deadline is, ``{and_boot}`` this column among those of an insert, ``{this_boot}`` its value.
+    ``{now}`` in a statement is the wall clock in milliseconds since 1970 UTC, ``{boot}`` the column with the boot by whose clock a deadline is, ``{and_boot}`` this column among those of an insert, ``{this_boot}`` its value, ``{current}`` whether a row is of this boot, ``{lasts}`` whether its deadline is yet to come. ``FOR UPDATE`` locks rows where others may write meanwhile.
     """
 
     @abstractmethod
@@ -80,6 +80,7 @@ NAMES: Final[Mapping[str, Sql]] = {
         "SELECT name FROM {schema}.stores s WHERE EXISTS "
         "(SELECT 1 FROM {schema}.configuration c WHERE c.store = s.id AND c.deleted IS NULL) ORDER BY name"
     ),
+    "lock": Sql("SELECT DISTINCT store FROM {schema}.locks ORDER BY store"),
     "pubsub": Sql("SELECT DISTINCT pubsub FROM {schema}.topics ORDER BY pubsub"),
     "schedule": Sql("SELECT DISTINCT app FROM {schema}.schedule_jobs ORDER BY app"),
     "state": Sql(
@@ -215,9 +216,9 @@ _RUNS: Final = Sql(
 _DROP_RUNS: Final = Sql("DELETE FROM {schema}.schedule_runs WHERE app = $1 AND name = ANY ($2)", "text text[]")
 _DROP_JOBS: Final = Sql("DELETE FROM {schema}.schedule_jobs WHERE app = $1 AND name = ANY ($2)", "text text[]")
 _PUT_JOB: Final = Sql(
-    "INSERT INTO {schema}.schedule_jobs (app, name, handler, spec, data, next, occurrences, skipped, created) "
-    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
-    "text text text text bytea int8 int8 int8 int8",
+    "INSERT INTO {schema}.schedule_jobs (app, name, handler, spec, data, next, occurrences, skipped, created, paused) "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id",
+    "text text text text bytea int8 int8 int8 int8 bool",
 )
 _PUT_RUN: Final = Sql(
     "INSERT INTO {schema}.schedule_runs (app, name, job, run, fire, last, count, status, attempt, failures, deadline, started, ended, "

@@ -126,14 +126,15 @@ class Writes:
         back: claims that any member may take at once, with the delivery not counted.
         expired: how many events expired.
         renew: prolong the lease of all that the member holds.
-        seen: note that the group is in use.
+        seen: note that the group and the member are in use.
+        leave: the member leaves the group.
         want: how many events to claim.
         parts: what changes of who owns the parts of a group with an order.
         durable: whether it has to outlast a crash of the machine. A transaction that only moves claims may be lost:
             they are delivered again then.
     """
 
-    __slots__ = ("again", "back", "dead", "durable", "expired", "parts", "renew", "seen", "settled", "want")
+    __slots__ = ("again", "back", "dead", "durable", "expired", "leave", "parts", "renew", "seen", "settled", "want")
 
     def __init__(self) -> None:
         self.settled: list[tuple[int, bytes | None]] = []
@@ -141,6 +142,6 @@ class Writes:
         self.dead: list[Dead] = []
         self.back: list[Claimed] = []
         self.expired = 0
-        self.renew = self.seen = self.durable = False
+        self.renew = self.seen = self.leave = self.durable = False
         self.want = 0
         self.parts: PartWrites | None = None

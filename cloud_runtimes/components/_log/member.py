@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ..._core.logs import repeated
 from ..._native import events as kernel
-from ...errors import ConflictError, PayloadError
+from ...errors import ConflictError, NotFoundError, PayloadError
 from ...spi.broker.policy import NO_HISTORY, POLL, POLL_TIMEOUT, DeliveryHistory, DeliveryPolicy
 from ...spi.broker.reading import pack_payload
 from ...spi.change import Change
@@ -25,6 +25,8 @@ from .claims import Again, Claimed, Dead, Held, Writes, with_places
 _FRAMES_KEPT: Final = 8
 _PAST_KEPT: Final = 4096
 _SEEN_EVERY: Final = 60.0
+MEMBER_MS: Final = 180_000
+"""How long a member without an order counts as one after it was seen, milliseconds."""
 
 
 class Waits(Protocol):
@@ -243,6 +245,12 @@ class LogMember(EventSource):
             f"an event of {self.label} has gone to another member, since its lease was over: it is handled there"
         )
 
+    def no_group(self) -> NotFoundError:
+        """Return the error of a member whose group is there no more."""
+        return NotFoundError(
+            f"the group of {self.label} was deleted, or had no living member for longer than group_expiry: subscribe again"
+        )
+
     def _end_doubt(self) -> None:
         """Give up claims in doubt: what the database has of them is right, and what is open there is delivered again."""
         if self._doubtful:
@@ -258,7 +266,7 @@ class LogMember(EventSource):
         writes = self._pending()
         claims = [held.claim._replace(settled=held.settled) for held in self._held.values() if held.remaining]
         writes.back = [claim.rest() for claim in (*claims, *self._claimed)]
-        writes.durable = True
+        writes.leave = writes.durable = True
         try:
             self._commit(self._operation(), writes)
         finally:

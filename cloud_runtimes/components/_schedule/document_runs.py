@@ -9,15 +9,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from heapq import nsmallest
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 from uuid import uuid4
 
-from ...spi import schedule as spi
 from ...spi.flow import both_apis
+from ...spi.inventory import JobInfo
 from ...spi.operation import Operation
-from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, ScheduleDriver, StoredJob
+from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunStatus, ScheduleDriver, StoredJob
 from .._net.engines import EngineComponent, EngineDriver
-from .job_documents import Document, Run, run_records
+from .job_documents import Document, Run
+from .job_history import job_info, run_records
+from .jobs import FEATURES
 from .runs import LeasedRuns, RunToken
 
 C = TypeVar("C", bound="EngineComponent[Any]")
@@ -29,7 +31,7 @@ Steps: TypeAlias = Generator[Any, Any, T]
 class DocumentSchedule(EngineDriver[C], ScheduleDriver):
     """The jobs of one application. Its flows are what the component's engine runs."""
 
-    features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
+    features = FEATURES
 
     def __init__(self, component: C, name: str, app: str | None = None) -> None:
         """``app``: the application, by default the component's own."""
@@ -62,8 +64,23 @@ class DocumentSchedule(EngineDriver[C], ScheduleDriver):
         """Return a flow that lists the names that have documents, in order."""
 
     @abstractmethod
+    def _apps(self) -> Steps[list[str]]:
+        """Return a flow that lists the applications with jobs, in order."""
+
+    @abstractmethod
+    def _of_app(self, app: str) -> Self:
+        """Return the jobs of another application."""
+
+    @abstractmethod
     def _history(self, name: str) -> Steps[list[Run]]:
         """Return a flow that reads the history of a name."""
+
+    def _histories(self, names: Sequence[str]) -> Steps[list[list[Run]]]:
+        """Return a flow that reads the latest runs in the histories of some names."""
+        histories = []
+        for name in names:
+            histories.append((yield from self._history(name)))
+        return histories
 
     def _change(self, name: str, change: Callable[[Document, int], bool], adds: bool) -> Steps[bool]:
         """Change a document; again where another was faster. ``False``: there was nothing to change."""
@@ -116,6 +133,46 @@ class DocumentSchedule(EngineDriver[C], ScheduleDriver):
         return run_records(name, [*document.runs, *(yield from self._history(name))])
 
     list_runs, list_runs_async = both_apis(_list_runs)
+
+    # -- all applications -------------------------------------------------
+
+    def _all_jobs(self, op: Operation, prefix: str, limit: int, /) -> Steps[list[JobInfo]]:
+        found: list[JobInfo] = []
+        for app in (yield from self._apps()):
+            jobs = self._of_app(app)
+            names = [name for name in (yield from jobs._names()) if name.startswith(prefix)][: limit - len(found)]
+            histories = yield from jobs._histories(names)
+            for document, history in zip((yield from jobs.read(names)), histories, strict=True):
+                info = job_info(app, document, history)
+                found += [] if info is None else [info]
+        return found
+
+    jobs, jobs_async = both_apis(_all_jobs)
+
+    def _pause(self, op: Operation, app: str, name: str, paused: bool, /) -> Steps[bool]:
+        if app != self.app and app not in (yield from self._apps()):
+            return False
+        change = partial(Document.pause, paused=paused)
+        return (yield from self._of_app(app)._change(name, change, not paused))
+
+    pause, pause_async = both_apis(_pause)
+
+    def _retry_run(self, op: Operation, app: str, name: str, run_id: str, /) -> Steps[RunStatus | None]:
+        if app != self.app and app not in (yield from self._apps()):
+            return None
+        jobs = self._of_app(app)
+        (document,) = yield from jobs.read([name])
+        history = yield from jobs._history(name)
+        runs = {run["id"]: run for run in [*document.runs, *history] if run["run"] == run_id}
+        if not runs or document.job is None:
+            return None
+        last = runs[max(runs)]
+        if last["status"] == "failed":
+            yield from jobs._change(name, partial(Document.retry, run=last), True)
+        status: RunStatus = last["status"]
+        return status
+
+    retry_run, retry_run_async = both_apis(_retry_run)
 
 
 class DocumentRuns(LeasedRuns):

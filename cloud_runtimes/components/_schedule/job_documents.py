@@ -18,15 +18,14 @@ from typing import Any, Final, TypeAlias
 
 from ...errors import PayloadError
 from ...spi.portable import JobRun
-from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, StoredJob
-from .._unreadable import read_entries, skip
+from ...spi.schedule import DueRun, JobSpec, Outcome, StoredJob
+from .._unreadable import skip
 from .jobs import (
     RUN_COLUMNS,
     Advance,
     exists,
     planned,
     record,
-    records,
     run_id,
     stays_due,
     stored,
@@ -38,7 +37,7 @@ from .runs import RunToken
 Run: TypeAlias = dict[str, Any]
 HELD: Final = 1 << 62
 """The deadline of a run that lasts as long as its holder."""
-_COLUMNS: Final = RUN_COLUMNS.split(", ")
+RECORD_COLUMNS: Final = RUN_COLUMNS.split(", ")
 _STATE: Final = ("next", "occurrences", "skipped")
 
 
@@ -83,10 +82,17 @@ class Document:
         fields = json.loads(head)
         job, runs, last, noted = fields["job"], fields["runs"], fields["last"] + 0, fields["noted"] + 0
         for run in runs:
-            _check(run)
+            check_run(run)
         if job is not None:
             stored_job = stored(
-                (self.name, job["spec"], rest if job["data"] else None, *[job[each] for each in _STATE], job["created"])
+                (
+                    self.name,
+                    job["spec"],
+                    rest if job["data"] else None,
+                    *[job[each] for each in _STATE],
+                    job["created"],
+                    job.setdefault("paused", False),
+                )
             )
             if stored_job.error is not None:
                 self.error = stored_job.error
@@ -122,7 +128,7 @@ class Document:
         job = self.job
         if job is None or self._spec is None:
             return None
-        return StoredJob(self._spec, job["next"], job["occurrences"], job["skipped"], job["created"])
+        return StoredJob(self._spec, job["next"], job["occurrences"], job["skipped"], job["created"], job["paused"])
 
     def save(self, given: JobSpec, overwrite: bool, now: int, limit: int) -> None:
         """Store a job.
@@ -136,19 +142,26 @@ class Document:
         if not overwrite and (old is not None or self.error is not None):
             raise exists(self.name)
         self.error = None
-        state = {"id": self._number(now), "next": first, "occurrences": 0, "skipped": 0, "created": now}
+        state = {
+            "id": self._number(now),
+            "next": first,
+            "occurrences": 0,
+            "skipped": 0,
+            "created": now,
+            "paused": False,
+        }
         if old is not None:
-            kept = ("id", "created", "next", "occurrences", "skipped")
-            state |= {name: old[name] for name in kept[: 5 if stays_due(spec, old["spec"], old["next"]) else 2]}
+            kept = ("id", "created", "paused", "next", "occurrences", "skipped")
+            state |= {name: old[name] for name in kept[: 6 if stays_due(spec, old["spec"], old["next"]) else 3]}
         handler = spec.target if isinstance(spec.target, str) else None
         self.job = {**state, "handler": handler, "spec": written(spec), "data": spec.data is not None}
         self._spec, self.data, self.is_data_new = spec, spec.data or b"", True
 
     def restore(self, now: int, job: StoredJob, runs: Iterable[JobRun]) -> bool:
         """Replace the job and its runs by those of another home."""
-        spec, due, occurrences, skipped, created, _ = job
+        spec, due, occurrences, skipped, created, paused, _ = job
         handler = spec.target if isinstance(spec.target, str) else None
-        state = {"next": due, "occurrences": occurrences, "skipped": skipped, "created": created}
+        state = {"next": due, "occurrences": occurrences, "skipped": skipped, "created": created, "paused": paused}
         text, has_data = written(spec), spec.data is not None
         self.error = None
         self.job = {"id": self._number(now), **state, "handler": handler, "spec": text, "data": has_data}
@@ -212,6 +225,20 @@ class Document:
         self._add(run, now, now)
         return True
 
+    def pause(self, now: int, paused: bool) -> bool:
+        """Let the job have no occurrences, or have them again; ``False``: there is no job."""
+        if self.job is None:
+            return False
+        self.job["paused"] = paused
+        return True
+
+    def retry(self, now: int, run: Run) -> bool:
+        """Add a run that failed once more; ``False``: there is no job, or it is to come already."""
+        if self.job is None or any(each["run"] == run["run"] for each in self._open()):
+            return False
+        self._add(run["run"], run["fire"], now, attempt=run["attempt"])
+        return True
+
     def _end(self, run: Run, status: str, now: int) -> None:
         run |= {"status": status, "ended": now, "member": None, "deadline": None, "slot": self._noted % self._max_runs}
         self._noted += 1
@@ -252,7 +279,7 @@ class Document:
                 anybody = deadline if anybody is None else min(anybody, deadline)
             elif own is None:
                 own = deadline
-        return anybody, job["next"] if own is None and job is not None else own
+        return anybody, job["next"] if own is None and job is not None and not job["paused"] else own
 
     def claim(
         self, app: str, member: str, now: int, until: int, advance: Callable[[StoredJob], Advance | None]
@@ -269,7 +296,7 @@ class Document:
             due_run = opened[0]
         else:
             assert job.next_ms is not None
-            if job.next_ms > now:
+            if job.paused or job.next_ms > now:
                 return None
             step = advance(job)
             if step is None:
@@ -359,7 +386,7 @@ _TYPES: Final[Mapping[type, Sequence[str]]] = {
 _OPTIONAL: Final = frozenset({"deadline", "started", "ended", "slot", "member", "error"})
 
 
-def _check(run: Run) -> Run:
+def check_run(run: Run) -> Run:
     """Return a run, if it is one.
 
     Raises:
@@ -370,40 +397,5 @@ def _check(run: Run) -> Run:
             value = run.get(name) if name == "slot" else run[name]
             if not (isinstance(value, kind) or (value is None and name in _OPTIONAL)):
                 raise TypeError(f"{name} is of type {type(value).__name__}")
-    record(["", *(run[column] for column in _COLUMNS[1:])])
+    record(["", *(run[column] for column in RECORD_COLUMNS[1:])])
     return run
-
-
-def portable_run(run: Run) -> JobRun:
-    """Return a run as another home gets it; one that is held begins again there."""
-    deadline = run["deadline"]
-    return JobRun(
-        run_id=run["run"],
-        fire_ms=run["fire"],
-        last_ms=run["last"],
-        occurrences=run["count"],
-        status=run["status"] if deadline is None else "waiting",
-        attempt=run["attempt"],
-        failures=run["failures"],
-        due_ms=deadline if run["member"] is None else 0,
-        started_ms=run["started"],
-        ended_ms=run["ended"],
-        error=run["error"],
-    )
-
-
-def _ended(slot: bytes) -> Run:
-    run = _check(json.loads(slot))
-    run["slot"] + 0
-    return run
-
-
-def read_runs(name: str, slots: Iterable[bytes]) -> list[Run]:
-    """Return the runs of a history, without those that cannot be read."""
-    return list(read_entries(f"history of job {name!r}", slots, lambda slot: "record", _ended))
-
-
-def run_records(name: str, runs: Sequence[Run]) -> list[RunRecord]:
-    """Return runs as what the caller gets, the oldest first; of those with one number, the last counts."""
-    runs_by_id = {run["id"]: run for run in runs}
-    return records(name, [[name, *(runs_by_id[id][column] for column in _COLUMNS[1:])] for id in sorted(runs_by_id)])

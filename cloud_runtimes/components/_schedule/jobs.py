@@ -9,10 +9,25 @@ from uuid import UUID, uuid5
 
 from ...errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError
 from ...schedule.times import QUARTER_MS, Interval, from_ms, occurrences
+from ...spi import schedule as spi
+from ...spi.inventory import JobInfo
 from ...spi.schedule import JobSpec, Misfire, Retry, RpcTarget, RunRecord, StoredJob, TopicTarget
 from .._unreadable import read_entries, skip
 
-COLUMNS: Final = "j.name, j.spec, j.data, j.next, j.occurrences, j.skipped, j.created"
+COLUMNS: Final = "j.name, j.spec, j.data, j.next, j.occurrences, j.skipped, j.created, j.paused"
+FEATURES: Final = frozenset(
+    {
+        spi.CLAIMS,
+        spi.JOBS,
+        spi.LIST_JOBS,
+        spi.LIST_RUNS,
+        spi.MISFIRE,
+        spi.PAUSE,
+        spi.PROGRESS,
+        spi.RETRY_RUN,
+        spi.RUN_NOW,
+    }
+)
 RUN_COLUMNS: Final = "name, run, fire, status, attempt, started, ended, error, count, last"
 GRACE_MS: Final = 10_000
 """An occurrence that is later than this is missed, where ``misfire="skip"``."""
@@ -133,13 +148,28 @@ def _check_times(*times: int | None) -> None:
 def stored(row: Sequence[Any]) -> StoredJob:
     """Return a row of `COLUMNS` as a job; never raises. One that cannot be read is named once, and has an ``error``."""
     try:
-        name, spec, data, due, occurrences, skipped, created = row
+        name, spec, data, due, occurrences, skipped, created, paused = row
         _check_times(due, created)
-        return StoredJob(read_spec(name, spec, data), due, occurrences + 0, skipped + 0, created)
+        return StoredJob(read_spec(name, spec, data), due, occurrences + 0, skipped + 0, created, bool(paused))
     except Exception as error:
         name = str(row[0] or "")
         skip("jobs", name, error)
         return StoredJob(unreadable_spec(name), error=f"{type(error).__name__}: {error}"[:_MAX_ERROR])
+
+
+def info(app: str, job: StoredJob, ended_ms: int | None, error: str | None, failed: int, *, running: bool) -> JobInfo:
+    """Return a job as ``client.admin`` shows it, with how its last run ended."""
+    return JobInfo(
+        name=job.spec.name,
+        app_id=app,
+        schedule=job.spec.schedule,
+        next_run=None if job.paused or job.next_ms is None else from_ms(job.next_ms),
+        last_run=None if ended_ms is None else from_ms(ended_ms),
+        last_error=job.error or error,
+        failed=failed,
+        running=running,
+        paused=job.paused,
+    )
 
 
 def unreadable_spec(name: str) -> JobSpec:

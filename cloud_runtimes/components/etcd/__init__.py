@@ -11,6 +11,7 @@ from ...spi.component import Component
 from .._net.engines import EngineComponent
 
 if TYPE_CHECKING:
+    from ...spi.operation import Operation
     from .engine import EtcdEngine
 
 __all__ = ["EtcdComponent", "EtcdSettings", "component"]
@@ -80,8 +81,11 @@ class EtcdComponent(EngineComponent["EtcdEngine"]):
     settings: EtcdSettings
     _engine: EtcdEngine | None
     # values and fences of other homes need not fit: nothing is copied
-    names = Component.names
     portable = Component.portable
+
+    def names(self, op: Operation, service: str) -> list[str]:
+        names: list[str] = self.engine.run(op, self._module("engine").names_of(self, service))
+        return names
 
     def key(self, service: str, name: str, *rest: str) -> bytes:
         """Return a key; a name has no slash then, and the last part what it has."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from hashlib import blake2b
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 from ..._core import fork
 from ...errors import ClosedError, CloudRuntimesError, UnavailableError
@@ -15,11 +16,11 @@ from ...spi.operation import Operation
 from .._net.connections import ConnectionLost, Servers
 from .._net.engines import Engine
 from .._net.loops import LoopConnections
-from . import EtcdSettings
+from . import EtcdComponent, EtcdSettings
 from .connection import Connection, Login, LoopConnection, parse_url
 from .failures import ServerError, map_error
 from .http2 import Stream
-from .messages import METHODS, grant, range_of, read_lease, renewal, revocation
+from .messages import METHODS, grant, range_of, read_lease, read_range, renewal, revocation, under
 from .notifier import EtcdNotifier
 
 T = TypeVar("T")
@@ -287,6 +288,18 @@ def _leaves(stream: Stream) -> bool:
 
 
 # -- leases whose ids their owners know without asking --------------------------
+
+
+def names_of(component: EtcdComponent, service: str) -> Flow[list[str]]:
+    """Return the names of a service that have keys."""
+    head = component.key(service, "")
+    key, end = head, under(head)
+    names: list[str] = []
+    while items := read_range((yield Request(range_of, key, end, limit=1, keys_only=True))).items:
+        name = items[0].key[len(head) :].partition(b"/")[0]
+        names.append(unquote(name.decode(errors="replace")))
+        key = under(head + name + b"/")  # behind all that it has
+    return sorted(names)
 
 
 def lease_of(*names: str) -> int:

@@ -16,10 +16,12 @@ import re
 from collections.abc import Generator, Mapping
 from time import monotonic, time_ns
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from zlib import crc32
 
 from ...errors import DeadlineExceededError, UnavailableError
+from ...schedule.times import from_ms
+from ...spi.inventory import LockInfo
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import Ask, QueuedLock, QueueEntry, trying
@@ -142,12 +144,12 @@ class EtcdLock(QueuedLock):
         id, key = _id(request, "held"), self._token_key(request)
         asked = request.now()
         yield from ensure(id, -(-request.expiry_ms // 1000))
-        owner = json.dumps({"owner": request.owner}).encode()
         while True:
             before = int(last.value) if last is not None and _TOKENS.fullmatch(last.value) else 0
             token = max(before + 1, time_ns() // 1000)
             seen = changed_by(key, 0 if last is None else last.modified)
-            puts = [then(put, self._key(request), owner, id), then(put, key, b"%d" % token)]
+            held = json.dumps({"owner": request.owner, "token": token, "since": time_ns() // 1_000_000}).encode()
+            puts = [then(put, self._key(request), held, id), then(put, key, b"%d" % token)]
             done = read_txn((yield Request(txn, [condition, seen], puts, [then(range_of, key)], writes=True)))
             if done.succeeded:
                 return _Turn(token, asked, 0, b"")
@@ -179,7 +181,7 @@ class EtcdLock(QueuedLock):
             yield from revoke(_id(request, "waiting"))
         return lasted
 
-    def _unlocking(self, resource_id: str, owner: str) -> Flow[UnlockStatus]:
+    def _unlocking(self, resource_id: str, holder: str | int) -> Flow[UnlockStatus]:
         prefix = self._prefix(resource_id)
         while True:
             keys = read_range((yield Request(range_of, prefix, under(prefix)))).items
@@ -188,20 +190,41 @@ class EtcdLock(QueuedLock):
             first = min(keys, key=lambda item: item.created)
             if (yield from self._removed(first)):
                 continue
-            holder = _owner(first.value)
-            if holder != owner:
-                return UnlockStatus.NOT_FOUND if holder is None else UnlockStatus.NOT_OWNER
+            owner, token, _ = _held(first.value)
+            if holder not in (owner, token):
+                return UnlockStatus.NOT_FOUND if owner is None else UnlockStatus.NOT_OWNER
             if (yield from revoke(first.lease)):
                 return UnlockStatus.SUCCESS
 
+    # -- looking ----------------------------------------------------------
 
-def _owner(value: bytes) -> str | None:
-    """Return who holds a lock by the value of its key; ``None``: the key is that of a waiter."""
+    def locks(self, op: Operation, prefix: str, limit: int, /) -> list[LockInfo]:
+        return self._component.engine.run(op, self._locks(prefix, limit))
+
+    def _locks(self, prefix: str, limit: int) -> Flow[list[LockInfo]]:
+        head = self._component.key("lock", self._name, "")
+        keys: dict[str, list[KeyValue]] = {}
+        for item in read_range((yield Request(range_of, head, under(head)))).items:
+            resource = unquote(item.key[len(head) :].partition(b"/")[0].decode(errors="replace"))
+            if item.lease and resource.startswith(prefix):
+                keys.setdefault(resource, []).append(item)
+        found = []
+        for resource, items in sorted(keys.items())[:limit]:
+            owner, token, since = _held(min(items, key=lambda item: item.created).value)
+            begun = None if since is None else from_ms(since)
+            found.append(LockInfo(resource, owner, token, begun, None, len(items) - (owner is not None)))
+        return found
+
+
+def _held(value: bytes) -> tuple[str | None, int | None, int | None]:
+    """Return who holds a lock by the value of its key, the token, and since when; no owner: the key is that of a waiter."""
     try:
-        owner: str | None = json.loads(value).get("owner")
-        return owner
+        held = json.loads(value)
+        token, since = (value if isinstance(value := held.get(name), int) else None for name in ("token", "since"))
+        owner = held.get("owner")
+        return owner if owner is None or isinstance(owner, str) else "", token, since
     except Exception:  # it has a lease, so somebody has the lock until that ends
-        return ""
+        return "", None, None
 
 
 def _id(request: LockRequest, kind: str) -> int:

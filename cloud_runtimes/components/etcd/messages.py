@@ -105,16 +105,17 @@ def range_of(
     keys_only: bool = False,
     since: int = 0,
     created_before: int = 0,
+    oldest_first: bool = False,
     newest_first: bool = False,
 ) -> bytes:
-    """Return a ``RangeRequest``: for a key, or for those from it to ``end``, with changes from ``since``. ``newest_first`` goes by when they were created."""
+    """Return a ``RangeRequest``: for a key, or for those from it to ``end``, with changes from ``since``. ``oldest_first`` and ``newest_first`` go by when they were created."""
     return pack(
         (1, key),
         (2, end),
         (3, limit),
         (4, revision),
-        (5, 2 * newest_first),
-        (6, 2 * newest_first),
+        (5, oldest_first + 2 * newest_first),
+        (6, 2 * (oldest_first or newest_first)),
         (7, serializable),
         (8, keys_only),
         (10, since),

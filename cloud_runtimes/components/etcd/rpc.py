@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
-from .._rpc import read_servers
+from .._rpc import read_entered, read_servers
 from . import EtcdComponent
 from .engine import Flow, Request, ensure, lease_of, revoke
 from .messages import changed_by, put, range_of, read_range, read_txn, then, txn, under
@@ -36,6 +37,21 @@ class _Registry(Registry):
 
     find, find_async = both_apis(_find)
 
+    def find_all(self, op: Operation, prefix: str, /) -> list[Entry]:
+        return self.flows.run(op, self._find_all(prefix))
+
+    def _find_all(self, prefix: str) -> Flow[list[Entry]]:
+        key, about = self._component.key("rpc", ""), self._component.key("rpc-about", "")
+        asked = [then(range_of, each, under(each)) for each in (key, about)]
+        answers = read_txn((yield Request(txn, (), asked))).answers
+        servers, told = (read_range(answer).items for answer in answers)
+        tells = {item.key[len(about) :]: item.value for item in told}
+        rows = []
+        for item in servers:
+            app, _, instance = (place := item.key[len(key) :]).partition(b"/")
+            rows.append((instance, unquote_to_bytes(app), item.value, tells.get(place)))
+        return [each for each in read_entered(rows, bytes.decode) if each.app_id.startswith(prefix)]
+
     def secret(self, op: Operation) -> bytes:
         if self._secret is None:
             self._secret = self.flows.run(op, self._find_secret())
@@ -53,8 +69,12 @@ class _Registry(Registry):
     def _enter(self, entry: Entry, seconds: int) -> Flow[None]:
         id = _id(entry)
         yield from ensure(id, seconds)
-        key = self._component.key("rpc", entry.app_id, entry.instance)
-        yield Request(put, key, entry.address.encode(), id, writes=True)
+        tells = {"rpc": entry.address, "rpc-about": entry.about}
+        puts = [
+            then(put, self._component.key(kind, entry.app_id, entry.instance), value.encode(), id)
+            for kind, value in tells.items()
+        ]
+        yield Request(txn, (), puts, writes=True)
 
     def leave(self, op: Operation, entry: Entry) -> None:
         self.flows.run(op, revoke(_id(entry)))

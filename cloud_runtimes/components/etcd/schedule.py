@@ -14,10 +14,11 @@ from ...spi.operation import Operation
 from ...spi.schedule import RunSource
 from .._net.notify import Waiter
 from .._schedule.document_runs import DocumentRuns, DocumentSchedule
-from .._schedule.job_documents import HELD, Document, Run, read_runs
+from .._schedule.job_documents import HELD, Document, Run
+from .._schedule.job_history import read_runs
 from .._unreadable import read_entries
 from . import EtcdComponent
-from .engine import Flow, Request, ensure, lease_of, renew
+from .engine import Flow, Request, ensure, lease_of, names_of, renew
 from .failures import ServerError
 from .messages import KeyValue, changed_by, delete, put, range_of, read_range, read_txn, then, txn, under
 
@@ -30,20 +31,20 @@ def now_ms() -> int:
 class EtcdSchedule(DocumentSchedule[EtcdComponent]):
     """The jobs of one application."""
 
-    def __init__(self, component: EtcdComponent, name: str) -> None:
-        super().__init__(component, name)
-        self.jobs = component.key("schedule", self.app, "j", "")
+    def __init__(self, component: EtcdComponent, name: str, app: str | None = None) -> None:
+        super().__init__(component, name, app)
+        self.documents = component.key("schedule", self.app, "j", "")
         self.members = component.key("schedule", self.app, "m", "")
         self._max_operations = component.settings.max_operations
 
     # -- documents --------------------------------------------------------
 
     def _key(self, name: str) -> bytes:
-        return self.jobs + quote(name, safe="").encode()
+        return self.documents + quote(name, safe="").encode()
 
     def _name(self, item: KeyValue) -> str:
         """Return the name of a job from its key."""
-        name = unquote(item.key[len(self.jobs) :].decode())
+        name = unquote(item.key[len(self.documents) :].decode())
         if self._key(name) != item.key:
             raise ValueError("the key is none of a job")
         return name
@@ -70,7 +71,7 @@ class EtcdSchedule(DocumentSchedule[EtcdComponent]):
     def since(self, revision: int) -> Flow[tuple[int, list[Document], frozenset[str]]]:
         """Return the revision of now, what was written behind another, and the members that live."""
         asked = [
-            then(range_of, self.jobs, under(self.jobs), since=revision + 1),
+            then(range_of, self.documents, under(self.documents), since=revision + 1),
             then(range_of, self.members, under(self.members), keys_only=True),
         ]
         done = read_txn((yield Request(txn, (), asked)))
@@ -124,8 +125,14 @@ class EtcdSchedule(DocumentSchedule[EtcdComponent]):
         return document, now_ms()
 
     def _names(self) -> Flow[list[str]]:
-        items = read_range((yield Request(range_of, self.jobs, under(self.jobs), keys_only=True))).items
+        items = read_range((yield Request(range_of, self.documents, under(self.documents), keys_only=True))).items
         return sorted(read_entries("jobs", items, lambda item: repr(item.key), self._name))
+
+    def _apps(self) -> Flow[list[str]]:
+        return names_of(self.component, "schedule")
+
+    def _of_app(self, app: str) -> EtcdSchedule:
+        return EtcdSchedule(self.component, self.name, app)
 
     def _history(self, name: str) -> Flow[list[Run]]:
         slots = self._slots(name)

@@ -6,13 +6,14 @@ A value is a line with what it is (when it expires, in milliseconds since 1970 U
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from time import monotonic, time
 from typing import Any, Final
 
 from ...errors import CloudRuntimesError, ConflictError, PayloadError, ResourceExhaustedError
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
-from ...spi.state import StateDriver, StateWrite, StoredValue
+from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
 from .._net.engines import EngineDriver
 from .._state import FEATURES, only, oversized, read_fence, read_value, refused, resolve
 from .._unreadable import read_entries
@@ -31,12 +32,13 @@ _NO_LEASE: Final = Lease(0, 0.0)
 class EtcdState(EngineDriver[EtcdComponent], StateDriver):
     """A state store: the keys below its name."""
 
-    features = FEATURES
+    features = FEATURES | {OUTBOX}
+    has_order = True
 
     def __init__(self, component: EtcdComponent, name: str) -> None:
         super().__init__(component, name)
         self._max_value = component.settings.max_value_bytes
-        self._max_operations = component.settings.max_operations
+        self._max_operations = self.max_writes = component.settings.max_operations
         self._values = component.key("state", name, "v", "")
         self._fences = component.key("state", name, "f", "")
 
@@ -88,6 +90,21 @@ class EtcdState(EngineDriver[EtcdComponent], StateDriver):
         return names
 
     list_keys, list_keys_async = both_apis(_list)
+
+    def _oldest(
+        self, op: Operation, prefix: str, limit: int, /
+    ) -> Flow[list[tuple[str, StoredValue | CloudRuntimesError]]]:
+        where = self._values
+        first = where + prefix.encode()
+        # etcd has the keys of one commit in no order, and they must not be cut before they are in one
+        most = limit + self._max_operations
+        asked = Request(range_of, first, under(first), limit=most, keys_only=True, oldest_first=True)
+        items = sorted(read_range((yield asked)).items, key=attrgetter("created", "key"))
+        names = (item.key[len(where) :] for item in items[:limit])
+        keys = list(read_entries(f"keys of {self.name!r}", names, repr, bytes.decode))
+        return list((yield from self._get_bulk(op, keys, None)).items())
+
+    oldest, oldest_async = both_apis(_oldest)
 
     # -- writing ----------------------------------------------------------
 

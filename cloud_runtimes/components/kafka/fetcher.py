@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Sequence
-from threading import Condition
-from typing import Any, Final, TypeAlias
+from contextlib import suppress
+from functools import partial
+from itertools import chain, groupby
+from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background
-from ...errors import CloudRuntimesError, ConflictError, InternalError, UnavailableError
-from ...spi.broker.policy import DeliveryPolicy
+from ...errors import CloudRuntimesError, ConflictError, InternalError, NotFoundError, UnavailableError
+from ...spi.broker.policy import POLL
+from ...spi.operation import Operation
+from .fetched import Fetched, Origin
 from .ledger import Ledger
 from .librdkafka import client, keep, map_error
 from .messages import Run, runs
+from .removals import SUFFIX
 from .settings import KafkaSettings
-from .topics import committed, uncommitted
-
-Origin: TypeAlias = tuple[str, int]
-"""A topic and a partition."""
+from .topics import REDRIVEN, Topics, committed, uncommitted
 
 SLICE: Final = 0.05
 _SOON: Final = 0.01
@@ -41,60 +41,9 @@ LEAVING: Final = 10.0
 """Seconds that a member takes to leave its group, and to ask where a partition stands."""
 _MARGIN: Final = 1.0
 """Seconds of `session_timeout` that a member leaves out, for clocks that do not go alike."""
+_LOOK: Final = 5.0
+"""Seconds after which a member with messages that wait learns what was removed."""
 _REBALANCING: Final = frozenset([KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION])
-
-
-class Fetched:
-    """State that a member and its fetchers share, guarded by `changed`, which also notifies of a change.
-
-    Attributes:
-        rules: of the member.
-        changed: see above.
-        new: messages that were fetched, and where they came from.
-        open: partition → messages that were taken and are not settled.
-        ledgers: of the partitions that the member has.
-        going: partitions that go to another member, and until when that waits; the member takes out what it has let
-            go of.
-        valid_until: when, by `time.monotonic`, the member may have lost its partitions without knowing; see
-            `Fetcher._committed`.
-        told: the `valid_until` that the member has read.
-    """
-
-    def __init__(self, rules: DeliveryPolicy) -> None:
-        self.rules = rules
-        self.changed = Condition()
-        self.new: deque[tuple[Origin, Run]] = deque()
-        self.open: dict[Origin, int] = {}
-        self.ledgers: dict[Origin, Ledger] = {}
-        self.going: dict[Origin, float] = {}
-        self.valid_until = self.told = 0.0
-
-    def add(self, topic: str, runs: Sequence[Run]) -> None:
-        """Take in messages that were fetched, without telling of them."""
-        with self.changed:
-            for run in runs:
-                origin = topic, run.partition
-                if not self.new or self.new[-1][0] != origin or not self.new[-1][1].join(run):
-                    self.new.append((origin, run))
-
-    def tell(self) -> None:
-        """Tell of a change."""
-        with self.changed:
-            self.changed.notify_all()
-
-    def take(self, limit: int) -> list[tuple[Origin, Run]]:
-        """Return messages that were fetched."""
-        taken = []
-        with self.changed:
-            while self.new and limit > 0:
-                origin, run = self.new.popleft()
-                if len(run.offsets) > limit:
-                    run, rest = run.split(limit)
-                    self.new.appendleft((origin, rest))
-                taken.append((origin, run))
-                limit -= len(run.offsets)
-            self.changed.notify_all()
-        return taken
 
 
 class Fetcher:
@@ -107,12 +56,13 @@ class Fetcher:
     def __init__(
         self,
         settings: KafkaSettings,
-        where: str,
+        topics: Topics,
         topic: str,
         fetched: Fetched,
         more: dict[str, Any],
     ) -> None:
-        self._where = where
+        self._topics = topics
+        self._where = topics.where
         self._topic = topic
         self._fetched = fetched
         self._changed = fetched.changed
@@ -120,8 +70,11 @@ class Fetcher:
         self._static = settings.instance is not None
         self._lease = settings.session_timeout - _MARGIN
         self._ordered = fetched.rules.request.order is not None
+        self._group: str = more["group.id"]
+        self._redriven: dict[Origin, list[TopicPartition]] = {}  # partitions that go with one; see `_beside`
         self._asked: float | None = None  # when the commit that is under way was sent
         self._room = 1  # messages to fetch ahead
+        self._look_at = time.monotonic() + _LOOK
         self._stopped = False
         self._failure: Exception | None = None
         self._refused: KafkaError | None = None
@@ -230,6 +183,10 @@ class Fetcher:
             if not ledgers:
                 return
 
+    def _has(self, origin: Origin) -> bool:
+        """Return whether a partition is this consumer's; with an order there is no other."""
+        return self._ordered or origin[0] == self._topic
+
     def _uncertain(self) -> CloudRuntimesError:
         return UnavailableError(
             f"kafka {self._where}: no broker takes the last commit: what was settled last may go to another member again"
@@ -238,7 +195,7 @@ class Fetcher:
     def _uncommitted(self) -> list[Ledger]:
         with self._changed:
             ledgers = self._fetched.ledgers.items()
-            return [ledger for origin, ledger in ledgers if origin[0] == self._topic and ledger.is_open]
+            return [ledger for origin, ledger in ledgers if self._has(origin) and ledger.is_open]
 
     def _leave(self, end: float) -> None:
         """Leave the group: librdkafka does not when it is closed amid a rebalance, and all others would wait for `session_timeout`."""
@@ -275,23 +232,44 @@ class Fetcher:
                 full_since = time.monotonic()
             elif time.monotonic() > full_since + _PATIENCE:
                 self._stand_by()
+            self._look()
             if (first := self.consumer.poll(SLICE if has_room else 0)) is not None:
                 self._room = max(1, min(_AHEAD, _BYTES // (len(first.value() or b"") + 100)))
                 self._read([first], self._room if has_room else 1)
 
+    def _look(self) -> None:
+        """Learn now and then what was removed of a topic of which messages wait here, if anything was ever."""
+        if not self._fetched.new or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK
+        name = self._topic + SUFFIX
+        try:
+            if self.consumer.list_topics(name, timeout=_MARGIN).topics[name].error is not None:
+                return
+            removed = self._topics.removals.of(Operation(POLL, self._fetched.rules.pubsub, _MARGIN), self._topic)
+        except (KafkaException, CloudRuntimesError) as error:
+            repeated(f"kafka {self._where}", "kafka %s: %s", self._where, error)
+            return
+        with self._changed:
+            for (topic, partition), ledger in self._fetched.ledgers.items():
+                if topic == self._topic:
+                    ledger.remove(removed.get(partition, {}))
+
     def _read(self, messages: list[Any], room: int) -> None:
         """Take in messages, and what else is there; each time before the next call, in which their partition may go."""
         while messages:
-            self._fetched.add(self._topic, list(map(self._with_start, runs(messages, self._ordered))))
+            for topic, those in groupby(messages, Message.topic) if self._redriven else [(self._topic, messages)]:
+                name = topic or self._topic
+                self._fetched.add(name, [self._with_start(name, run) for run in runs(list(those), self._ordered)])
             room -= len(messages)
             messages = self.consumer.consume(min(room, _STEP), 0)
         self._fetched.tell()
 
-    def _with_start(self, run: Run) -> Run:
+    def _with_start(self, topic: str, run: Run) -> Run:
         """Add where the log begins, as the broker said with what it sent last."""
         if not run.offsets:
             return run
-        partition = TopicPartition(self._topic, run.partition)
+        partition = TopicPartition(topic, run.partition)
         start, _ = self.consumer.get_watermark_offsets(partition, cached=True)
         return run._replace(start=start)
 
@@ -305,7 +283,7 @@ class Fetcher:
             renews = self._ordered and now > self._fetched.valid_until - self._lease * 2 / 3
             for origin, ledger in self._fetched.ledgers.items():
                 # a commit that is on its way may fail when nobody can say so any more
-                if origin[0] == self._topic and (renews or (ledger.is_open if wait else ledger.changed)):
+                if self._has(origin) and (renews or (ledger.is_open if wait else ledger.changed)):
                     ledger.changed = False
                     ledger.sent += 1
                     offsets.append(TopicPartition(*origin, ledger.base, ledger.text()))
@@ -356,6 +334,7 @@ class Fetcher:
         consumer.pause(paused)
         while self._full() and not self._stopped:
             self._commit()
+            self._look()
             if (message := consumer.poll(SLICE)) is not None:
                 self._read([message], 1)
         there = consumer.assignment()
@@ -363,34 +342,69 @@ class Fetcher:
 
     # -- rebalances -------------------------------------------------------
 
+    def _beside(self, op: Operation, partitions: list[TopicPartition]) -> None:
+        """Note which partitions with redriven events go with these. So events of a key stay together: they are the group's, and the assignment of the topic deals them out."""
+        request = self._fetched.rules.request
+        redriven = self._topics.name(request.topic, request.group, REDRIVEN)
+        if self._topics.knows(redriven):
+            with suppress(NotFoundError):  # another has deleted it
+                self._topics.partitions(op, redriven)
+        there = self._topics.metadata(op).topics
+        if redriven not in there or self._topic not in there:
+            return
+        count, parts = len(there[self._topic].partitions), there[redriven].partitions
+        for each in partitions:
+            those = [TopicPartition(redriven, one) for one in parts if one % count == each.partition]
+            self._redriven[each.topic, each.partition] = those
+
+    def _all(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Return partitions with those that go with them."""
+        beside = (self._redriven.get((each.topic, each.partition), ()) for each in partitions)
+        return [*partitions, *chain.from_iterable(beside)]
+
     def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        with self._changed:  # of what comes back, nothing of the time before may be left
-            origins = {(each.topic, each.partition) for each in partitions}
-            self._changed.wait_for(lambda: self._stopped or origins.isdisjoint(self._fetched.going))
+        op = Operation(POLL, self._fetched.rules.pubsub, None)
         while not self._stopped:
+            attempt = op.limited(LEAVING)
             try:
-                partitions = committed(consumer, partitions, LEAVING)
-            except KafkaException as error:  # without its position a group would begin anew
-                self._note(error.args[0])
+                if self._ordered:
+                    self._beside(attempt, partitions)
+                removed = self._topics.removals.of(attempt, self._topic)
+                those = self._all(partitions)
+                with self._changed:  # of what comes back, nothing of the time before may be left
+                    origins = {(each.topic, each.partition) for each in those}
+                    self._changed.wait_for(partial(self._is_free, origins))
+                those = committed(consumer, those, LEAVING)
+                new = uncommitted(those)
+                begins = self._topics.beginnings(attempt, self._group, self._topic, new)
+            except (KafkaException, CloudRuntimesError) as error:  # without its position a group would begin anew
+                repeated(f"kafka {self._where}", "kafka %s: %s", self._where, error)
                 time.sleep(SLICE)
                 continue
-            new = uncommitted(partitions)
-            for each in partitions:
+            for each in those:
                 known = each not in new
-                ledger = Ledger(each.offset if known else 0, each.metadata if known else None)
+                begin = begins.get(each.partition) if not known and each.topic == self._topic else None
+                at = each if known else begin
+                ledger = Ledger(0, None) if at is None else Ledger(at.offset, at.metadata)
+                ledger.changed = begin is not None  # nothing else is committed before events are settled
                 if self._ordered:  # which says so, and has to know that it is a member
                     ledger.ordered = ledger.changed = True
                 elif ledger.ordered:
                     self._fetched.rules.check_order(has_order=True)
+                if each.topic == self._topic:
+                    ledger.remove(removed.get(each.partition, {}))
                 self._fetched.ledgers[each.topic, each.partition] = ledger
-                if not known:
-                    each.offset = OFFSET_BEGINNING
-            consumer.incremental_assign(partitions)
+                if at is not each:
+                    each.offset = OFFSET_BEGINNING if at is None else at.offset
+            consumer.incremental_assign(those)
             return
+
+    def _is_free(self, origins: set[Origin]) -> bool:
+        return self._stopped or origins.isdisjoint(self._fetched.going)
 
     def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Wait until what was handed out is settled, then give up the partitions."""
-        origins = {(each.topic, each.partition) for each in partitions}
+        origins = {(each.topic, each.partition) for each in self._all(partitions)}
         end = time.monotonic() + self._handover
         with self._changed:
             if not self._stopped:
@@ -409,12 +423,13 @@ class Fetcher:
 
     def _lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Forget partitions that are another's; settlements of their messages are void."""
+        those = self._all(partitions)
         with self._changed:
-            for each in partitions:
+            for each in those:
                 self._fetched.ledgers.pop((each.topic, each.partition), None)
                 if not self._stopped:
                     self._fetched.going[each.topic, each.partition] = 0.0
             self._changed.notify_all()
         if self._stopped:
             return
-        consumer.incremental_unassign(partitions)
+        consumer.incremental_unassign(those)

@@ -9,7 +9,7 @@ Messages that do not fit are omitted: they may be delivered again after a rebala
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 ENDS: Final = ("dropped", "dead_lettered", "expired", "deleted")
@@ -18,6 +18,8 @@ _MARK: Final = "cr1:"
 _ORDER: Final = ";order:key"
 ORDERED: Final = _MARK + _ORDER
 """Text that says of a new group that it has the order of keys."""
+GONE: Final = "cr1:;gone"
+"""Text that says of a position that its group was deleted, where the same consumer group has other topics."""
 _MOST: Final = 4000
 _WIDEST: Final = 1_000_000
 
@@ -33,10 +35,11 @@ class Ledger:
         ended: one of `ENDS` → events of all time.
         handed: offsets that are being delivered.
         ordered: whether its group has the order of keys.
+        parts: offset → bits of the removed events, of messages that have others too.
         sent: commits of which it is not known whether they were made.
     """
 
-    __slots__ = ("_settled", "_top", "anew", "base", "changed", "counts", "ended", "handed", "ordered", "sent")
+    __slots__ = ("_settled", "_top", "anew", "base", "changed", "counts", "ended", "handed", "ordered", "parts", "sent")
 
     def __init__(self, base: int, text: str | None) -> None:
         self.base = self._top = base
@@ -46,6 +49,7 @@ class Ledger:
         self._settled: set[int] = set()
         self.counts: dict[int, int] = {}
         self.ended: dict[str, int] = {}
+        self.parts: Mapping[int, int] = {}
         self.ordered = _ORDER in (text or "")
         if not text or not text.startswith(_MARK):  # another program's
             return
@@ -62,6 +66,26 @@ class Ledger:
     def ahead(self) -> int:
         """How many offsets after `base` are settled."""
         return len(self._settled)
+
+    def first(self, begin: int) -> int:
+        """Return the first offset of a log that is not settled."""
+        offset = max(self.base, begin)
+        while offset in self._settled:
+            offset += 1
+        return offset
+
+    def count(self, begin: int, end: int) -> int:
+        """Return how many messages of a log are not settled."""
+        base = max(self.base, begin)
+        return max(0, end - base - sum(each >= base for each in self._settled))
+
+    def remove(self, removed: Mapping[int, int]) -> None:
+        """Note which messages that were not read yet are removed, -1, or bits of their events."""
+        first = max(self._top, self.base)
+        whole = [each for each, bits in removed.items() if bits < 0 and each >= first and each not in self._settled]
+        if whole:
+            self.settle(whole)
+        self.parts = {offset: bits for offset, bits in removed.items() if bits > 0}
 
     @property
     def is_open(self) -> bool:
@@ -86,6 +110,7 @@ class Ledger:
             self._settled.clear()
             self.counts.clear()
             self.handed.clear()
+            self.parts = {}
             self.anew = self.changed = True
         if offset > self._top:
             gone = range(max(self._top, self.base), min(offset, start))

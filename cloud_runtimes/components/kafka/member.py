@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,14 +24,17 @@ from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, UnavailableError
 from ...spi.broker.in_flight import Held, InFlight, Unacked
-from ...spi.broker.policy import POLL, POLL_TIMEOUT, DeliveryPolicy, begins_at
+from ...spi.broker.policy import LOOK_TIMEOUT, POLL, POLL_TIMEOUT, DeliveryPolicy, begins_at
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
-from .fetcher import LEAVING, Fetched, Fetcher, Origin
+from .fetched import Fetched, Origin
+from .fetcher import LEAVING, Fetcher
 from .ledger import ORDERED, Ledger
 from .librdkafka import MISSING, map_error
 from .messages import Incoming, Run
+from .pausing import KEEP_EVERY, is_paused, pause
 from .producer import Outgoing
+from .topics import REDRIVEN
 
 if TYPE_CHECKING:
     from . import KafkaComponent
@@ -65,9 +69,13 @@ class KafkaMember(EventSource):
         topics = [self._topic] if self._ordered else [self._topic, self._retry_topic]
         dead = [self._topics.name(request.dead_letter_topic)] if request.dead_letter_topic else []
         self._topics.ensure(op, [*topics, *dead])
+        if self._ordered and component.settings.ensure == "create":
+            redriven = self._topics.name(request.topic, request.group, REDRIVEN)
+            self._topics.ensure_beside(op, self._topic, redriven)
         self._adding: Origin = (self._topic, 0)
         self._in_flight = InFlight(rules, lambda offset: f"{self._adding[0]}-{self._adding[1]}-{offset}", "ce_")
         self._woken = False
+        self._kept_at = 0.0  # when it was noted anew that the group is paused
         self._later: list[_Later] = []
         self._writing: list[Future[dict[int, CloudRuntimesError]]] = []
         self._written = 0  # how many of the parts that are in these
@@ -89,10 +97,11 @@ class KafkaMember(EventSource):
         more = {"group.id": group}
         if settings.instance is not None:
             more["group.instance.id"] = f"{settings.instance}-{next(self._component.members)}"
-        fetcher = Fetcher(settings, self._where, topic, self._fetched, more)
+        fetcher = Fetcher(settings, self._topics, topic, self._fetched, more)
         try:
             begins = begins_at(request) if topic == self._topic else None
-            self._topics.begin(op, fetcher.consumer, topic, begins, lambda marked: self._check_order(op, marked))
+            note = partial(self._check_order, op)
+            self._topics.begin(op, fetcher.consumer, group, topic, begins, note)
             fetcher.subscribe()
         except BaseException:
             fetcher.close(time.monotonic() + LEAVING)
@@ -104,7 +113,8 @@ class KafkaMember(EventSource):
         if not self._ordered or marked:
             self._policy.check_order(has_order=marked)
         elif self._component.settings.retry == "topic":  # else groups of earlier versions have no mark
-            self._policy.check_order(has_order=self._topics.lag(op, self._retry_topic, self._retry_topic) is None)
+            again = self._retry_topic
+            self._policy.check_order(has_order=self._topics.ledgers(op, again, again) is None)
         return ORDERED if self._ordered else ""
 
     @property
@@ -134,6 +144,14 @@ class KafkaMember(EventSource):
             elif self._wait(end, want):
                 continue
             return deliveries
+
+    def is_paused(self) -> bool:
+        op, request = Operation(POLL, self._policy.pubsub, LOOK_TIMEOUT), self._policy.request
+        paused = is_paused(self._topics, op, request.topic, request.group)
+        if paused and time.monotonic() >= self._kept_at + KEEP_EVERY:
+            pause(self._topics, op, request.topic, request.group, True)
+            self._kept_at = time.monotonic()
+        return paused
 
     def wake(self) -> None:
         with self._fetched.changed:
@@ -231,6 +249,8 @@ class KafkaMember(EventSource):
             deleted = ledger.ended.get("deleted", 0) - before
             known = {each: ledger.counts[each] for each in wanted if each in ledger.counts} if ledger.counts else {}
             anew, ledger.anew = ledger.anew, False
+        if ledger.parts:
+            self._in_flight.removed = self._removed
         if deleted:
             repeated(
                 f"deleted {self._where} {origin}",
@@ -256,6 +276,12 @@ class KafkaMember(EventSource):
         if known:
             incoming = [each._replace(deliveries=each.deliveries + known.get(each.offset, 0)) for each in incoming]
         self._deliver(origin, incoming)
+
+    def _removed(self, held: Held) -> Iterator[int]:
+        """Yield which events of a message were removed."""
+        ledger = self._fetched.ledgers.get(held.origin)  # type: ignore[call-overload]
+        bits = 0 if ledger is None or held.single else ledger.parts.get(held.tokens[0], 0)
+        return (index for index in range(held.length) if bits >> index & 1)
 
     def _add(self, origin: Origin, offsets: Sequence[int], messages: Sequence[Any]) -> bool:
         """Have plain messages delivered; in a group with an order only if their events have their keys, else nothing happens."""

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, Message
 from ..._native import events as kernel
 from ...codec.payload import OCTETS
 from ...spi.broker.in_flight import InFlight, Unacked
+from ...spi.broker.mending import BACK
 from ...spi.broker.policy import NO_HISTORY, DeliveryHistory
 from ...spi.broker.reading import read_count
 from ...spi.broker.redelivery import as_messages, pieces, read_history, write_history
@@ -24,9 +25,11 @@ _STRUCTURED: Final = b"application/cloudevents"
 _JSON: Final = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
 _DUE: Final = "cr-due"
 """When an event may come again, milliseconds since 1970 UTC by the clock of the member that gave it back."""
-_PAST: Final = "cr-past"
+PAST: Final = "cr-past"
 _TOPIC: Final = "cr-topic"
 """What a dead letter was first published to."""
+COPY: Final = "cr-copy"
+"""Which removed event this one is; see `removals`."""
 _ROOM: Final = 900_000
 """Bytes of a frame; brokers take messages of 1 MiB unless they are told otherwise."""
 
@@ -51,11 +54,19 @@ class Writer:
         for data, key, headers in self._events(part.frame, raw=False):
             yield data, key, [*headers, (_TOPIC, topic.encode())]
 
+    def redriven(self, frame: bytes, copy_of: str, *, alone: bool) -> Outgoing:
+        """Return the message of one event that is delivered again, to one group ``alone``."""
+        mark = COPY, copy_of.encode()
+        if alone:
+            return frame, kernel.Frame(frame)[0].key, [mark, (PAST, write_history(0, BACK).encode())]
+        data, key, headers = next(self._events(frame, raw=False))
+        return data, key, [*headers, mark]
+
     @staticmethod
     def again(part: Unacked, now_ms: int) -> Iterator[Outgoing]:
         """Return the messages of a part that comes again."""
         assert part.frame is not None
-        headers = [(_PAST, write_history(part.deliveries, part.history).encode())]
+        headers = [(PAST, write_history(part.deliveries, part.history).encode())]
         if part.delay_ms:
             headers.append((_DUE, str(now_ms + part.delay_ms).encode()))
         for piece in pieces(part.frame, _ROOM):
@@ -186,7 +197,7 @@ def _read(message: Any, key: bytes | None) -> Incoming:
     if _is_plain(headers):
         return Incoming(offset, key, data)
     fields = {name.lower(): (value or b"").decode(errors="replace") for name, value in headers}
-    deliveries, past = read_history(fields.get(_PAST, ""))
+    deliveries, past = read_history(fields.get(PAST, ""))
     due = read_count(fields.get(_DUE)) / 1000
     return Incoming(offset, key, data, fields, deliveries + 1, past, due if due > time.time() else 0.0)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ..._core import fork
 from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi import pubsub as spi
+from ...spi.admin import LOOKING, MENDING, PubSubAdmin
 from ...spi.broker.policy import FEATURES, DeliveryPolicy
 from ...spi.broker.redelivery import spread
 from ...spi.operation import Operation
@@ -27,12 +28,13 @@ _INSTEAD: Final = MappingProxyType(
         spi.DELAY: _DELAY,
     }
 )
-_SHARED: Final = frozenset({spi.LAG, spi.START, spi.START_TIME})
+_SHARED: Final = MENDING | {spi.GROUPS, spi.LAG, spi.START, spi.START_TIME}
 """What a share group has not."""
 _SHARE_INSTEAD: Final = MappingProxyType(
     {
         spi.ACK_WAIT: "share.record.lock.duration.ms of the group says when an unsettled event comes again",
         spi.DELAY: _DELAY,
+        spi.GROUPS: "kafka-share-groups.sh --describe tells them",
         spi.LAG: "kafka-share-groups.sh --describe --offsets tells it",
         spi.START: "a new share group begins where its share.auto.offset.reset says, else with the first event",
         spi.START_TIME: "a new share group begins where its share.auto.offset.reset says, else with the first event",
@@ -47,7 +49,7 @@ class KafkaPubSub(PubSubDriver):
         self._component = component
         self.name = name
         settings = component.settings
-        self.features = FEATURES - {spi.ACK_WAIT, spi.DELAY}
+        self.features = (FEATURES | LOOKING | MENDING) - {spi.ACK_WAIT, spi.DELAY}
         self.alternatives = _INSTEAD
         if settings.group_type == "share":
             self.features, self.alternatives = self.features - _SHARED, _SHARE_INSTEAD
@@ -87,10 +89,12 @@ class KafkaPubSub(PubSubDriver):
         return member_class(self._component, self, DeliveryPolicy(self.name, request), op)
 
     def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
-        topics = self._component.topics
-        again = topics.name(topic, group, "retry")
-        pending = topics.lag(op, topics.name(topic), topics.group(group))
-        return None if pending is None else pending + (topics.lag(op, again, again) or 0)
+        return self._component.topics.lag(op, topic, group)
+
+    def admin(self) -> PubSubAdmin:
+        from .mending import KafkaMender
+
+        return KafkaMender(self._component)
 
 
 def _share_member() -> type[KafkaMember]:

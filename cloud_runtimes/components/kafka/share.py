@@ -23,12 +23,14 @@ from ..._core.logs import repeated
 from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
 from ...spi.pubsub import Settlement, Settlements
-from .fetcher import COMMIT_EVERY, LEAVING, SLICE, Fetched, Fetcher, Origin
+from .fetched import Fetched, Origin
+from .fetcher import COMMIT_EVERY, LEAVING, SLICE, Fetcher
 from .ledger import Ledger
 from .librdkafka import OLD, client, map_error, without_shares
 from .member import KafkaMember
 from .messages import Incoming, runs
 from .settings import KafkaSettings
+from .topics import Topics
 
 _JOINING: Final = 1.0
 """Seconds in which brokers without share groups say so; librdkafka does not tell that it has joined."""
@@ -84,12 +86,12 @@ class _ShareFetcher(Fetcher):
     """The thread of a share consumer."""
 
     def __init__(
-        self, settings: KafkaSettings, where: str, topic: str, fetched: Fetched, group: str, limit: int, lock: float
+        self, settings: KafkaSettings, topics: Topics, topic: str, fetched: Fetched, group: str, limit: int, lock: float
     ) -> None:
         self._limit = limit
         self._lock = lock
         self._lent: dict[Origin, _Lent] = {}
-        super().__init__(settings, where, topic, fetched, {"group.id": group})
+        super().__init__(settings, topics, topic, fetched, {"group.id": group})
 
     def _open(self, settings: KafkaSettings, more: dict[str, Any]) -> Any:
         consumer = client(
@@ -234,7 +236,7 @@ class KafkaShareMember(KafkaMember):
         self._limit = max(2, int(config.get("share.delivery.count.limit", _LIMIT)) - 1)
         lock = int(config.get("share.record.lock.duration.ms", _LOCK)) / 1000
         limit = request.max_in_flight or _MOST
-        fetcher = _ShareFetcher(self._component.settings, self._where, topic, self._fetched, group, limit, lock)
+        fetcher = _ShareFetcher(self._component.settings, self._topics, topic, self._fetched, group, limit, lock)
         try:
             fetcher.subscribe()
             if not self._topics.has_shares:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2s
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -15,8 +15,9 @@ from ..._core import fork
 from ...errors import NotFoundError
 from ...spi.broker.policy import LATEST
 from ...spi.operation import Operation
-from .ledger import Ledger
+from .ledger import GONE, Ledger
 from .librdkafka import MISSING, OLD, client, keep, map_error, without_shares
+from .removals import Removals
 from .settings import KafkaSettings
 
 T = TypeVar("T")
@@ -26,23 +27,32 @@ _admin: Final[Any] = confluent_kafka.admin  # its types are incomplete
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,240}")
 _LONGEST: Final = 200
 _STEP: Final = 30.0
+_HOUR: Final = 3600.0
+"""Seconds that a request may take at most, for librdkafka."""
 _FIRST: Final = 0.5
 _NEWS: Final = 5.0
 """Seconds in which all brokers learn of a topic that was made."""
-_BEGUN: Final = frozenset([KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION])
-"""What a group answers that has members, who began it."""
+_IN_USE: Final = frozenset([KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION])
+"""Answers of a group that has members."""
 _MOVING: Final = frozenset(
     [
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_COORDINATOR,
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError._NOENT,
         KafkaError._WAIT_COORD,
     ]
 )
 """What is answered until a group has its coordinator, and a new partition its leader."""
+REDRIVEN: Final = "redriven"
+PAUSED: Final = ".paused"
+BEGINS: Final = ".begins"
+NOTES: Final = PAUSED, BEGINS
+"""Suffixes of groups without members, whose positions note something of the group that they are named for: Kafka keeps nothing else of one, and takes its positions from its members alone while it has some."""
 _START: Final = "share.auto.offset.reset"
 _NONE: Final = -1001
 """The offset of a group that has committed none."""
@@ -54,12 +64,14 @@ class Topics:
     Attributes:
         where: the brokers, for messages.
         has_shares: whether they are known to have share groups.
+        removals: what was removed of the topics.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self.where = settings.servers
         self.has_shares = False
+        self.removals = Removals(settings, self)
         self._existing: set[str] = set()
         self._admin: Any = None
         self._last_error: KafkaError | None = None
@@ -87,7 +99,7 @@ class Topics:
         Raises:
             UnavailableError: none answers.
         """
-        return len(self._metadata(op).brokers)
+        return len(self.metadata(op).brokers)
 
     def forget(self, name: str) -> None:
         """Look anew whether a topic is there, the next time."""
@@ -98,8 +110,8 @@ class Topics:
         keep(self._admin)
         self._admin = None
 
-    def ensure(self, op: Operation, names: Iterable[str]) -> None:
-        """See that topics are there, or make them.
+    def ensure(self, op: Operation, names: Iterable[str], partitions: int = 0, **config: str) -> None:
+        """See that topics are there, or make them, with so many partitions.
 
         Raises:
             NotFoundError: one is missing, and none are made.
@@ -107,49 +119,84 @@ class Topics:
         missing = [name for name in names if name not in self._existing]
         if not missing:
             return
-        there = self._metadata(op).topics
+        there = self.metadata(op).topics
+        self._existing.update(there)
         missing = [name for name in missing if name not in there]
         if missing and self._settings.ensure == "check":
             raise NotFoundError(
                 f"kafka {self.where}: there is no topic {' and none '.join(map(repr, missing))}: make it, "
                 'or set ensure = "create" in the component\'s table'
             )
-        self._make(op, missing)
+        self._make(op, missing, partitions or self._settings.partitions or -1, config)
         self._existing.update(names)
 
-    def _make(self, op: Operation, names: Sequence[str]) -> None:
-        settings = self._settings
-        wanted = [_admin.NewTopic(name, settings.partitions or -1, settings.replicas or -1) for name in names]
+    def _make(self, op: Operation, names: Sequence[str], partitions: int, config: dict[str, str]) -> None:
+        replicas = self._settings.replicas or -1
+        wanted = [_admin.NewTopic(name, partitions, replicas, config=config) for name in names]
         if not wanted:
             return
-        for name, future in self._client().create_topics(wanted, operation_timeout=_remaining(op)).items():
+        for name, future in self.admin().create_topics(wanted, operation_timeout=seconds_left(op)).items():
             try:
-                future.result(_remaining(op))
+                future.result(seconds_left(op))
             except TimeoutError:
                 raise op.timed_out(f"kafka {self.where}") from None
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise map_error(self.where, error.args[0], name) from error
 
-    def _client(self) -> Any:
+    def ensure_beside(self, op: Operation, topic: str, again: str) -> None:
+        """See that a topic is there for what a group of another tries again or is redriven; keys go to partitions as there."""
+        if again not in self._existing:
+            self.ensure(op, [again], len(self.partitions(op, topic)))
+            self.partitions(op, again)
+
+    def partitions(self, op: Operation, topic: str) -> list[int]:
+        """Return the partitions of a topic. Of one that was made just now brokers tell a moment later."""
+        end = time.monotonic() + min(seconds_left(op), _NEWS)
+        while not (there := self.metadata(op).topics.get(topic)) or not there.partitions:
+            if time.monotonic() >= end:
+                raise NotFoundError(f"kafka {self.where}: there is no topic {topic!r}: make it")
+            time.sleep(0.05)
+        return sorted(there.partitions)
+
+    def admin(self) -> Any:
+        """Return the ``AdminClient`` of confluent-kafka."""
         if self._admin is None:
             self._admin = client(_admin.AdminClient, self._settings, {"error_cb": self._note})
         return self._admin
+
+    def of_coordinators(self, timeout: float, method: str, *asked: Any) -> list[Any]:
+        """Return what the coordinators of groups answer to a method of the ``AdminClient``, to each of what is asked.
+
+        librdkafka aborts the process when it finds a coordinator for a request whose time is over. So each has an hour, and who waits in vain lets go of the client that may still send it.
+
+        Raises:
+            KafkaException: it failed, or there was no answer in so many seconds.
+        """
+        admin = self.admin()
+        sent = [getattr(admin, method)([each], request_timeout=_HOUR) for each in asked]
+        end = time.monotonic() + timeout
+        try:
+            return [each.result(max(0.01, end - time.monotonic())) for futures in sent for each in futures.values()]
+        except TimeoutError:
+            if self._admin is admin:
+                self._admin = None
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
 
     def _note(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # the others say why
             self._last_error = error
 
-    def _metadata(self, op: Operation) -> Any:
+    def metadata(self, op: Operation) -> Any:
         """Return what the brokers say of the cluster. librdkafka tries until time runs out, whatever it is told, so it gets little at first."""
         step = _FIRST
         self._last_error = None
         while True:
-            remaining = _remaining(op)
+            remaining = seconds_left(op)
             try:
-                return self._client().list_topics(timeout=min(remaining, step))
+                return self.admin().list_topics(timeout=min(remaining, step))
             except KafkaException as error:
-                self._client().poll(0)  # which calls `_note`
+                self.admin().poll(0)  # which calls `_note`
                 failure = map_error(self.where, error.args[0], broker_error=self._last_error)
                 if remaining <= step or not failure.retryable:
                     raise failure from error
@@ -157,42 +204,66 @@ class Topics:
 
     # -- groups -----------------------------------------------------------
 
-    def begin(self, op: Operation, consumer: Consumer, topic: str, begins: int | None, note: Note) -> None:
+    def begin(self, op: Operation, consumer: Consumer, group: str, topic: str, begins: int | None, note: Note) -> None:
         """Give a group that has no position in a topic one, so that it misses nothing from now on. ``begins``: see `begins_at`.
 
         A partition that is added later is read from its beginning.
         """
-        end = time.monotonic() + min(_remaining(op), _NEWS)
+        end = time.monotonic() + min(seconds_left(op), _NEWS)
         while True:
             try:
-                return self._begin(op, consumer, topic, begins, note)
+                return self._begin(op, consumer, group, topic, begins, note)
             except KafkaException as error:
                 code = error.args[0].code()
-                if code in _BEGUN:
-                    return
                 if code not in MISSING or time.monotonic() >= end:
                     self.forget(topic)
                     raise map_error(self.where, error.args[0], topic) from error
             time.sleep(0.05)
 
-    def _begin(self, op: Operation, consumer: Consumer, topic: str, begins: int | None, note: Note) -> None:
-        metadata = consumer.list_topics(topic, timeout=_remaining(op)).topics[topic]
+    def _begin(self, op: Operation, consumer: Consumer, group: str, topic: str, begins: int | None, note: Note) -> None:
+        metadata = consumer.list_topics(topic, timeout=seconds_left(op)).topics[topic]
         if metadata.error is not None:
             raise KafkaException(metadata.error)
         wanted = [TopicPartition(topic, each) for each in metadata.partitions]
-        positions = committed(consumer, wanted, _remaining(op))
+        positions = committed(consumer, wanted, seconds_left(op))
         text = note(any(Ledger(0, each.metadata).ordered for each in positions))
         missing = uncommitted(positions)
         if not missing:
             return
         spec = _admin.OffsetSpec
-        offsets = self._offsets(op, missing, spec.earliest() if begins is None else spec.latest())
+        offsets = self.offsets(op, missing, spec.earliest() if begins is None else spec.latest())
         if begins is not None and begins < LATEST:
             # asked second, so that nothing comes between; where no message is so late, none is found
-            starts = self._offsets(op, missing, spec.for_timestamp(begins))
+            starts = self.offsets(op, missing, spec.for_timestamp(begins))
             offsets |= {partition: offset for partition, offset in starts.items() if offset >= 0}
         there = [TopicPartition(topic, partition, offset, text) for partition, offset in offsets.items()]
-        consumer.commit(offsets=there, asynchronous=False)
+        try:
+            consumer.commit(offsets=there, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in _IN_USE:
+                raise
+            self._begin_beside(op, group, topic, there)
+
+    def _begin_beside(self, op: Operation, group: str, topic: str, there: list[TopicPartition]) -> None:
+        """Note where a group begins whose members read other topics, for whoever is assigned the partitions; unless another has."""
+        if missing := [each for each in there if each.partition not in self.beginnings(op, group, topic, there)]:
+            asked = ConsumerGroupTopicPartitions(group + BEGINS, missing)
+            self.of_coordinators(seconds_left(op), "alter_consumer_group_offsets", asked)
+
+    def beginnings(
+        self, op: Operation, group: str, topic: str, partitions: Iterable[TopicPartition]
+    ) -> dict[int, TopicPartition]:
+        """Return what was noted of where a group begins in partitions of a topic."""
+        wanted = [TopicPartition(topic, each.partition) for each in partitions if each.topic == topic]
+        if not wanted:
+            return {}
+
+        def ask(remaining: float) -> list[TopicPartition]:
+            asked = ConsumerGroupTopicPartitions(group + BEGINS, wanted)
+            (told,) = self.of_coordinators(remaining, "list_consumer_group_offsets", asked)
+            return list(told.topic_partitions)
+
+        return {each.partition: each for each in patiently(ask, seconds_left(op)) if each.offset >= 0}
 
     def share_group(self, op: Operation, name: str) -> dict[str, str]:
         """See that a share group that is new misses nothing from now on, and return its settings."""
@@ -200,8 +271,8 @@ class Topics:
         start = _admin.ConfigEntry(_START, "earliest", incremental_operation=_admin.AlterConfigOpType.SET)
         earliest = _admin.ConfigResource(_admin.ResourceType.GROUP, name, incremental_configs=[start])
         try:
-            (asked,) = self._client().describe_configs([which], request_timeout=_remaining(op)).values()
-            config = asked.result(_remaining(op))
+            (asked,) = self.admin().describe_configs([which], request_timeout=seconds_left(op)).values()
+            config = asked.result(seconds_left(op))
             if _START not in config:
                 raise without_shares(self.where)
             if config[_START].is_default and self._settings.ensure == "check":
@@ -212,45 +283,123 @@ class Topics:
                 )
             if config[_START].is_default:
                 (altered,) = (
-                    self._client().incremental_alter_configs([earliest], request_timeout=_remaining(op)).values()
+                    self.admin().incremental_alter_configs([earliest], request_timeout=seconds_left(op)).values()
                 )
-                altered.result(_remaining(op))
+                altered.result(seconds_left(op))
         except KafkaException as error:
             if error.args[0].code() in OLD or error.args[0].code() == KafkaError.INVALID_REQUEST:
                 raise without_shares(self.where) from error
             raise map_error(self.where, error.args[0]) from error
         return {key: each.value for key, each in config.items()}
 
-    def _offsets(self, op: Operation, wanted: Sequence[TopicPartition], spec: Any) -> dict[int, int]:
+    def offsets(self, op: Operation, wanted: Sequence[TopicPartition], spec: Any) -> dict[int, int]:
         """Return an offset of each partition of a topic."""
 
         def ask(remaining: float) -> dict[int, int]:
-            asked = self._client().list_offsets(dict.fromkeys(wanted, spec), request_timeout=remaining)
+            asked = self.admin().list_offsets(dict.fromkeys(wanted, spec), request_timeout=remaining)
             return {each.partition: future.result(remaining).offset for each, future in asked.items()}
 
-        return _patiently(ask, _remaining(op))
+        return patiently(ask, seconds_left(op))
+
+    def all_offsets(self, op: Operation, wanted: Sequence[TopicPartition], spec: Any) -> dict[tuple[str, int], Any]:
+        """Return offsets and times of partitions of any topics."""
+
+        def ask(remaining: float) -> dict[tuple[str, int], Any]:
+            asked = self.admin().list_offsets(dict.fromkeys(wanted, spec), request_timeout=remaining)
+            return {(each.topic, each.partition): future.result(remaining) for each, future in asked.items()}
+
+        try:
+            return patiently(ask, seconds_left(op)) if wanted else {}
+        except KafkaException as error:
+            raise map_error(self.where, error.args[0]) from error
+
+    def bounds(self, op: Operation, topic: str, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, int]]:
+        """Return where partitions of a topic begin and end."""
+        wanted = [TopicPartition(topic, each) for each in partitions]
+        specs = _admin.OffsetSpec.earliest(), _admin.OffsetSpec.latest()
+
+        def ask(remaining: float) -> list[dict[int, int]]:
+            asked = [
+                self.admin().list_offsets(dict.fromkeys(wanted, each), request_timeout=remaining) for each in specs
+            ]
+            return [{each.partition: one.result(remaining).offset for each, one in those.items()} for those in asked]
+
+        try:
+            begin, end = patiently(ask, seconds_left(op)) if wanted else ({}, {})
+        except KafkaException as error:
+            raise map_error(self.where, error.args[0], topic) from error
+        return begin, end
+
+    def since(self, op: Operation, topic: str, end: Mapping[int, int], time_ms: int) -> dict[int, int]:
+        """Return the first offset since a time of each partition, at most its end."""
+        wanted = [TopicPartition(topic, each) for each in end]
+        try:
+            found = self.offsets(op, wanted, _admin.OffsetSpec.for_timestamp(time_ms))
+        except KafkaException as error:
+            raise map_error(self.where, error.args[0], topic) from error
+        return {each: min(offset, end[each]) if offset >= 0 else end[each] for each, offset in found.items()}
+
+    def retried(self, topic: str, group: str, ledgers: Mapping[int, Ledger]) -> tuple[str, str]:
+        """Return the topic with what a group tries again or is redriven, and the consumer group that reads it. With an order nothing is tried again there, and the group reads both topics."""
+        if any(each.ordered for each in ledgers.values()):
+            return self.name(topic, group, REDRIVEN), self.group(group)
+        again = self.name(topic, group, "retry")
+        return again, again
 
     def lag(self, op: Operation, topic: str, group: str) -> int | None:
-        """Return how many messages of a topic a group has not settled; ``None``: it has no position in it."""
-        there = self._metadata(op).topics.get(topic)
+        """Return how many messages a group has not settled; ``None``: there is no such group."""
+        name = self.name(topic)
+        ledgers = self.ledgers(op, name, self.group(group))
+        if ledgers is None:
+            return None
+        again, id = self.retried(topic, group, ledgers)
+        return self._open(op, name, ledgers) + self._open(op, again, self.ledgers(op, again, id, begun=True) or {})
+
+    def _open(self, op: Operation, topic: str, ledgers: Mapping[int, Ledger]) -> int:
+        begin, end = self.bounds(op, topic, ledgers)
+        return sum(ledger.count(begin[each], end[each]) for each, ledger in ledgers.items())
+
+    def ledgers(self, op: Operation, topic: str, group: str, *, begun: bool = False) -> dict[int, Ledger] | None:
+        """Return where a group stands in each partition of a topic; ``None``: it has no position in it. ``begun``: it is then at the beginning."""
+        there = self.metadata(op).topics.get(topic)
         if there is None:
             return None
         wanted = [TopicPartition(topic, each) for each in there.partitions]
 
         def ask(remaining: float) -> list[TopicPartition]:
             asked = ConsumerGroupTopicPartitions(group, wanted)
-            (future,) = self._client().list_consumer_group_offsets([asked], request_timeout=remaining).values()
-            return list(future.result(remaining).topic_partitions)
+            (told,) = self.of_coordinators(remaining, "list_consumer_group_offsets", asked)
+            return list(told.topic_partitions)
 
         try:
-            positions = _patiently(ask, _remaining(op))
-            ends = self._offsets(op, wanted, _admin.OffsetSpec.latest())
+            positions = patiently(ask, seconds_left(op))
         except KafkaException as error:
             raise map_error(self.where, error.args[0], topic) from error
-        if len(uncommitted(positions)) == len(positions):
+        if len(uncommitted(positions)) == len(positions) and not begun:
             return None
+        removed = self.removals.of(op, topic)
         ledgers = {each.partition: Ledger(max(0, each.offset), each.metadata) for each in positions}
-        return sum(max(0, end - ledgers[each].base - ledgers[each].ahead) for each, end in ends.items())
+        for partition, ledger in ledgers.items():
+            ledger.remove(removed.get(partition, {}))
+        return ledgers
+
+    def positions(self, op: Operation, groups: Iterable[str]) -> dict[str, dict[str, dict[int, TopicPartition]]]:
+        """Return where groups stand: group → topic → partition → position, of all that they have committed."""
+        ids = list(groups)
+        found: dict[str, dict[str, dict[int, TopicPartition]]] = {id: {} for id in ids}
+
+        def ask(remaining: float) -> None:
+            asked = [ConsumerGroupTopicPartitions(id) for id in ids]
+            told = self.of_coordinators(remaining, "list_consumer_group_offsets", *asked)
+            for id, answer in zip(ids, told, strict=True):
+                for each in answer.topic_partitions or ():
+                    found[id].setdefault(each.topic, {})[each.partition] = each
+
+        try:
+            patiently(ask, seconds_left(op))
+        except KafkaException as error:
+            raise map_error(self.where, error.args[0]) from error
+        return found
 
 
 def committed(consumer: Consumer, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
@@ -267,10 +416,10 @@ def committed(consumer: Consumer, partitions: Sequence[TopicPartition], timeout:
                 raise KafkaException(each.error)
         return positions
 
-    return _patiently(ask, timeout)
+    return patiently(ask, timeout)
 
 
-def _patiently(ask: Callable[[float], T], timeout: float) -> T:
+def patiently(ask: Callable[[float], T], timeout: float) -> T:
     """Ask until whoever knows can be asked."""
     end = time.monotonic() + timeout
     while True:
@@ -284,9 +433,11 @@ def _patiently(ask: Callable[[float], T], timeout: float) -> T:
 
 def uncommitted(partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
     """Return those in which a group has no position."""
-    return [TopicPartition(each.topic, each.partition) for each in partitions if each.offset == _NONE]
+    those = (each for each in partitions if each.offset == _NONE or each.metadata == GONE)
+    return [TopicPartition(each.topic, each.partition) for each in those]
 
 
-def _remaining(op: Operation) -> float:
+def seconds_left(op: Operation) -> float:
+    """Return the seconds that a call of librdkafka may take."""
     remaining = op.remaining()
     return _STEP if remaining is None else max(0.01, remaining)

@@ -68,6 +68,30 @@ def patient(flow: Callable[P, Flow[T]]) -> Callable[P, Flow[T]]:
     return again
 
 
+def write_all(puts: Sequence[Put]) -> Flow[None]:
+    """Write all or nothing, as one atomic batch of a stream that allows it.
+
+    Raises:
+        ServerError: nothing was written.
+    """
+    batch, last = secrets.token_hex(16), len(puts)
+    requests = [
+        put.request(
+            {
+                "Nats-Batch-Id": batch,
+                "Nats-Batch-Sequence": str(number),
+                **({"Nats-Batch-Commit": "1"} if number == last else {}),
+            },
+            int(number in (1, last)),  # the first tells whether there can be a batch
+        )
+        for number, put in enumerate(puts, 1)
+    ]
+    answers = yield Batch(*requests, writes=True)
+    for messages in (answers[0], answers[-1]):
+        if messages[0].data or messages[0].status:
+            read_reply(messages[0])
+
+
 class Bucket:
     """Key-value bucket.
 
@@ -188,8 +212,8 @@ class Bucket:
         return Request(f"{API}STREAM.MSG.GET.{self.stream}", json.dumps({"last_by_subj": subject}).encode())
 
     @patient
-    def since(self, pattern: str, sequence: int) -> Flow[tuple[int, list[tuple[str, Entry]]]]:
-        """Return the server's time, and the keys that were written behind a sequence, in the order of their writes."""
+    def since(self, pattern: str, sequence: int, limit: float = inf) -> Flow[tuple[int, list[tuple[str, Entry]]]]:
+        """Return the server's time, and the keys that were written behind a sequence, in the order of their writes. Stops once ``limit`` of them have values."""
         yield from self.ensure()
         entries: list[tuple[str, Entry]] = []
         time = Request(f"{API}STREAM.INFO.{self.stream}")
@@ -209,11 +233,13 @@ class Bucket:
                     if message.status == 503:
                         raise ServerError(503, "no responders")
                     if not message.status:
-                        entries.append((message.headers["Nats-Subject"], read_direct(message)))
+                        entry = read_direct(message)
+                        entries.append((message.headers["Nats-Subject"], entry))
+                        limit -= not entry.deleted
             except ServerError as error:
                 self._forget(error)
                 raise
-            if messages[-1].headers.get("Nats-Num-Pending", "0") == "0":
+            if limit <= 0 or messages[-1].headers.get("Nats-Num-Pending", "0") == "0":
                 return now, entries
             sequence = entries[-1][1].sequence
 
@@ -280,23 +306,8 @@ class Bucket:
         if len(puts) > MAX_BATCH:
             raise ResourceExhaustedError(f"a transaction on NATS writes {MAX_BATCH:,} keys at most: split it")
         known = yield from self.ensure()
-        batch, last = secrets.token_hex(16), len(puts)
-        requests = [
-            put.request(
-                {
-                    "Nats-Batch-Id": batch,
-                    "Nats-Batch-Sequence": str(number),
-                    **({"Nats-Batch-Commit": "1"} if number == last else {}),
-                },
-                int(number in (1, last)),  # the first tells whether there can be a batch
-            )
-            for number, put in enumerate(puts, 1)
-        ]
-        answers = yield Batch(*requests, writes=True)
         try:
-            for messages in (answers[0], answers[-1]):
-                if messages[0].data or messages[0].status:
-                    read_reply(messages[0])
+            yield from write_all(puts)
         except ServerError as error:
             if error.code in WRONG_SEQUENCES:
                 if known.replicated and is_behind(error, min(filter(None, (put.expected for put in puts)), default=0)):

@@ -18,7 +18,7 @@ from .requests import Request
 API: Final = "$JS.API."
 _TTL: Final = "Cr-Ttl"
 _DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
-"""What takes a value's place, and goes by itself."""
+"""Headers of the marker in place of a deleted value, which expires by itself; by default after a minute."""
 _MS: Final = re.compile("[0-9]{1,15}")
 _STORED: Final = re.compile(rb'\{"stream":"[^"\\]*","seq":(\d+)\}')
 
@@ -77,7 +77,7 @@ class Put(NamedTuple):
         """Return the message."""
         headers = {**self.headers, **extra}
         if self.data is None:
-            headers.update(_DELETED)
+            headers = {**_DELETED, **headers}
         elif self.ttl_ms is not None:
             headers[_TTL] = str(self.ttl_ms)
             headers["Nats-TTL"] = f"{-(-self.ttl_ms // 1000)}s"

@@ -22,6 +22,8 @@ CONSUMER_LEAVES: Final = frozenset([10012, 10149])
 """One of the name is just being deleted, or its files are."""
 NO_CONSUMER: Final = 10014
 NO_MESSAGE: Final = 10037
+NO_SEQUENCE: Final = 10043
+NO_BATCHES: Final = 10174
 NO_STREAM: Final = 10059
 STREAM_EXISTS: Final = 10058
 IN_HAND: Final = 10164

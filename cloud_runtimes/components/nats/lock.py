@@ -10,18 +10,21 @@ A key without an end, or that is no lease at all, is a stranger's. It holds noth
 from __future__ import annotations
 
 import json
+from operator import itemgetter
 from typing import NamedTuple
 
 from ...errors import CloudRuntimesError
+from ...schedule.times import from_ms
 from ...spi import lock as spi
 from ...spi.flow import both_apis
+from ...spi.inventory import LockInfo
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
 from .._net.engines import EngineDriver
-from .._unreadable import skip
+from .._unreadable import read_entries, skip
 from . import NatsComponent
 from .buckets import Bucket
-from .entries import Put
+from .entries import Entry, Put, decode
 from .failures import ServerError
 from .requests import Flow
 
@@ -33,18 +36,22 @@ class _Lease(NamedTuple):
         sequence: current one of the key.
         owner, claim: of the holder; empty: nobody.
         token: of the grant.
+        since_ms: when it was given; 0: never.
+        until_ms: when it ends.
     """
 
     sequence: int
     owner: str
     claim: str
     token: int
+    since_ms: int = 0
+    until_ms: int = 0
 
 
 class NatsLock(EngineDriver[NatsComponent], LockDriver):
     """Lock store in a bucket."""
 
-    features = frozenset({spi.RENEW, spi.TOKEN})
+    features = frozenset({spi.BREAK_LOCK, spi.LOCKS, spi.RENEW, spi.TOKEN})
 
     def __init__(self, component: NatsComponent, name: str) -> None:
         super().__init__(component, name)
@@ -77,22 +84,30 @@ class NatsLock(EngineDriver[NatsComponent], LockDriver):
             token = yield from self._write(request, lease.sequence)
         return None if token is None else Grant(token, asked)
 
-    def _write(self, request: LockRequest, expected: int, token: int | None = None) -> Flow[int | None]:
-        """Write the lease; returns the number of the message, ``None`` where another was faster."""
-        held = {"owner": request.owner, "claim": request.claim, "token": token}
+    def _write(
+        self, request: LockRequest, expected: int, token: int | None = None, since_ms: int | None = None
+    ) -> Flow[int | None]:
+        """Write the lease, for a renewal with what the grant has; returns the number of the message, ``None`` where another was faster."""
+        held = {"owner": request.owner, "claim": request.claim, "token": token, "since": since_ms}
         put = Put(self._subject(request.resource_id), json.dumps(held).encode(), expected, request.expiry_ms)
         (done,) = yield from self._bucket.put([put])
         return None if isinstance(done, ServerError) else done
 
     def _read(self, resource_id: str) -> Flow[_Lease]:
         entry, now = yield from self._bucket.read_now(self._subject(resource_id))
+        return self._lease(resource_id, entry, now)
+
+    def _lease(self, resource_id: str, entry: Entry, now: int) -> _Lease:
         if entry.deleted or (entry.expires_ms is not None and entry.expires_ms <= now):
             return _Lease(entry.sequence, "", "", 0)
         try:
             if entry.expires_ms is None:
                 raise ValueError("it never ends")
             held = json.loads(entry.data)
-            return _Lease(entry.sequence, held["owner"] + "", held["claim"] + "", (held["token"] or entry.sequence) + 0)
+            token, since = held["token"] or entry.sequence, held.get("since") or entry.written_ms
+            return _Lease(
+                entry.sequence, held["owner"] + "", held["claim"] + "", token + 0, since + 0, entry.expires_ms
+            )
         except Exception as error:  # no lease of ours, so it holds nothing
             skip(f"lock {self.name!r}", resource_id, error)
             return _Lease(entry.sequence, "", "", 0)
@@ -103,7 +118,7 @@ class NatsLock(EngineDriver[NatsComponent], LockDriver):
         lease = yield from self._read(request.resource_id)
         if lease.claim != request.claim:
             return False
-        return (yield from self._write(request, lease.sequence, lease.token)) is not None
+        return (yield from self._write(request, lease.sequence, lease.token, lease.since_ms)) is not None
 
     renew, renew_async = both_apis(_renew)
 
@@ -128,17 +143,36 @@ class NatsLock(EngineDriver[NatsComponent], LockDriver):
         (done,) = yield from self._bucket.put([Put(self._subject(resource_id), None, lease.sequence)])
         return not isinstance(done, ServerError)
 
-    def _unlock(self, op: Operation, resource_id: str, owner: str, /) -> Flow[UnlockStatus]:
+    def _unlock(self, op: Operation, resource_id: str, holder: str | int, /) -> Flow[UnlockStatus]:
         while True:
             lease = yield from self._read(resource_id)
             if not lease.claim:
                 return UnlockStatus.NOT_FOUND
-            if lease.owner != owner:
+            if holder not in (lease.owner, lease.token):
                 return UnlockStatus.NOT_OWNER
             if (yield from self._free(resource_id, lease)):
                 return UnlockStatus.SUCCESS
 
     unlock, unlock_async = both_apis(_unlock)
+    break_lock, break_lock_async = both_apis(_unlock)
+
+    # -- looking ----------------------------------------------------------
+
+    def _locks(self, op: Operation, prefix: str, limit: int, /) -> Flow[list[LockInfo]]:
+        now, entries = yield from self._bucket.since(f"{self._bucket.root}l.*", 0)
+
+        def read(item: tuple[str, Entry]) -> LockInfo | None:
+            resource_id = decode(item[0].rpartition(".")[2])
+            lease = self._lease(resource_id, item[1], now)
+            if not lease.claim or not resource_id.startswith(prefix):
+                return None
+            times = from_ms(lease.since_ms), from_ms(lease.until_ms)
+            return LockInfo(resource_id, lease.owner, lease.token, *times, None)
+
+        locks = filter(None, read_entries(f"lock {self.name!r}", entries, itemgetter(0), read))
+        return sorted(locks, key=lambda each: each.resource_id)[:limit]
+
+    locks, locks_async = both_apis(_locks)
 
     # -- in the background ------------------------------------------------
 

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import inf
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import ceil, inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import InternalError, UnavailableError
 from ...spi.broker.in_flight import InFlight, Unacked
 from ...spi.broker.member import SocketMember
-from ...spi.broker.policy import POLL_TIMEOUT, DeliveryPolicy
+from ...spi.broker.policy import LOOK_TIMEOUT, POLL, POLL_TIMEOUT, DeliveryPolicy
 from ...spi.broker.redelivery import pieces
+from ...spi.operation import Operation
 from .._net.connections import ConnectionLost
 from . import NatsComponent
 from .entries import read_reply
 from .failures import ServerError, map_error
 from .messages import TOPIC, Due, Reader, part_headers, sequence_of
-from .protocol import Message, subscribe, unsubscribe
+from .protocol import Message, publish, subscribe, unsubscribe
 from .requests import Flow, Request
 from .streams import MAIN, RETRY
 
@@ -38,6 +39,7 @@ _GRACE: Final = 5.0
 _LEAVING: Final = 2.0
 _MOST: Final = 8 * 1024 * 1024
 _ROOM: Final = 8192
+_NO_RESPONDERS: Final = 503
 _ACK: Final = b"+ACK"
 _TERM: Final = b"+TERM"
 
@@ -54,7 +56,9 @@ class NatsMember(SocketMember):
         driver: NatsPubSub,
         rules: DeliveryPolicy,
         in_flight: Callable[[DeliveryPolicy, Callable[[bytes], str]], InFlight] = InFlight,
+        since: Mapping[int, str] | None = None,
     ) -> None:
+        """``since``: when the consumers of its group were made."""
         self._stream = stream = driver.stream
         super().__init__(component, rules, in_flight(rules, lambda token: f"{stream.name}-{sequence_of(token)}"))
         self._driver = driver
@@ -69,8 +73,10 @@ class NatsMember(SocketMember):
         self._heard = {MAIN: 0.0, RETRY: 0.0}  # when it last said something of them
         self._until = 0.0  # when the requests for them end
         self._requests = 0
-        self._gone = False  # a consumer is not there any more
+        self._since = since or {}  # when the consumers were made
+        self._gone = 0  # the status that says that a consumer is not there any more
         self._renewed = monotonic()
+        self._shown = -inf  # when it last said that it is there
         self._out: list[bytes] = []
         self._acks: list[bytes] = []
         self._sent: list[bytes] = []  # the last acknowledgements, which a new connection sends again
@@ -81,6 +87,16 @@ class NatsMember(SocketMember):
     @property
     def is_connected(self) -> bool:
         return self._connection is not None
+
+    def is_paused(self) -> bool:
+        op = Operation(POLL, self.policy.pubsub, LOOK_TIMEOUT)
+        return bool(self.component.engine.run(op, self._paused()))
+
+    def _paused(self) -> Flow[bool]:
+        try:
+            return (yield from self._stream.is_paused(self._names[MAIN]))
+        except ServerError:  # a consumer that has gone is made again by the next request
+            return False
 
     def _exchange(self, want: int) -> None:
         self._settle(leaving=False)
@@ -104,6 +120,9 @@ class NatsMember(SocketMember):
         self.in_flight.release()
         self._settle(leaving=True)
         self._ping()
+        if self._shown > -inf:
+            subject = self._stream.presence(self._names[MAIN], self.policy.name)
+            self._run(self._stream.clear(subject))
 
     @property
     def _where(self) -> str:
@@ -200,7 +219,7 @@ class NatsMember(SocketMember):
         consumer = self._source_of(part)
         if part.delay_ms is None:
             subject = self._stream.topic(request.dead_letter_topic or "")
-            for _, data in self._driver.messages([part.frame], raw=False):
+            for data in self._driver.letters(part.frame):
                 headers = part_headers(part, consumer, now_ms, data)
                 yield Request(subject, data, headers | {TOPIC: request.topic})
         else:
@@ -238,8 +257,12 @@ class NatsMember(SocketMember):
         lines += [b"PUB %b%b" % (token, tail) for token in tokens]
 
     def _renew(self) -> None:
-        """Renew the leases of what is held."""
+        """Renew the leases of what is held, and say that the member is there where no request for messages does."""
         now = monotonic()
+        if self.in_flight.held and now >= self._shown + self._ack_wait / 3 and not any(self._asked.values()):
+            self._shown = now
+            subject = self._stream.presence(self._names[MAIN], self.policy.name)
+            self._out.append(publish(subject, b"", b"", {"Nats-TTL": f"{ceil(self._ack_wait)}s"}))
         if self.in_flight.held and now >= self._renewed + self._ack_wait / 3:
             for origin in self._names:
                 self._answer(b"+WPI", self.in_flight.tokens(origin))
@@ -358,27 +381,37 @@ class NatsMember(SocketMember):
         text = message.head.partition(b"\r\n")[0].decode(errors="replace")
         pending = message.headers.get("Nats-Pending-Messages")
         self._asked[origin] = 0 if pending is None else max(0, self._asked[origin] - int(pending))
-        if status == 503 or "Consumer Deleted" in text:
-            self._gone = True
+        if status == _NO_RESPONDERS or "Consumer Deleted" in text:
+            self._gone = max(self._gone, status)
         elif "Exceeded" in text:  # a limit that others set
             raise UnavailableError(f"nats {self._where}: {self._names[origin]}: {text}")
         elif status not in (404, 408, 409):
             raise InternalError(f"nats {self._where}: {text}")
 
     def _rejoin(self) -> None:
-        """Make the group again where it has gone, from the beginning: what is there may come twice, and nothing is missed."""
-        self._gone = False
+        """Make the group again where it has gone, from the beginning: what is there may come twice, and nothing is missed.
+
+        A deleted consumer answers each request for messages that it had, so some of these answers come when there is a new one, which may have delivered already.
+        """
+        lost, self._gone = self._gone, 0
         self._asked = dict.fromkeys(self._asked, 0)
         self._stream.forget()
-        if self._run(self._stream.join(self.policy.request, self.policy.ack_wait_ms, None, None)):
-            self.in_flight.forget()
+        before = self._since
+        self._since = self._run(self._stream.join(self.policy.request, self.policy.ack_wait_ms, None, None))
+        changed = [origin for origin, since in self._since.items() if since != before.get(origin)]
+        if changed:
+            for origin in changed:  # what was held of it comes again
+                self.in_flight.forget(origin)
+            for lines in (self._acks, self._sent):  # a new one would take them for its own messages
+                lines.clear()
             raise UnavailableError(
                 f"nats {self._where}: the consumer of {self.policy.label} had gone, and was made again"
             )
-        raise UnavailableError(
-            f"nats {self._where}: the consumer of {self.policy.label} has no leader now: "
-            "most of its servers must run and have caught up, which /healthz of each tells"
-        )
+        if lost == _NO_RESPONDERS:
+            raise UnavailableError(
+                f"nats {self._where}: the consumer of {self.policy.label} has no leader now: "
+                "most of its servers must run and have caught up, which /healthz of each tells"
+            )
 
 
 def _delayed(delay_ms: int) -> bytes:

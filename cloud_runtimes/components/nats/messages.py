@@ -22,7 +22,7 @@ DUE: Final = "Cr-Due"
 """When an event may be delivered, milliseconds since 1970 by the server's clock."""
 TOPIC: Final = "Cr-Topic"
 """What a dead letter was first published to."""
-_PAST: Final = "Cr-Past"
+PAST: Final = "Cr-Past"
 """Of what comes again: how often it was delivered, when first and last, and the last error."""
 _OURS: Final = re.compile(rb"NATS/1\.0\r\nNats-Msg-Id: [^\r\n]*\r\n\r\n")
 _TOKEN: Final = re.compile(rb"\$JS\.ACK\..+\.\d+\.\d+\.\d+\.\d+\.\d+", re.DOTALL)
@@ -110,8 +110,8 @@ class Reader:
             elif due > now_ms:
                 self.early.append(_Early(token, due - now_ms))
                 return 0
-            token, deliveries = Due(token), max(1, deliveries - 1)
-        before, past = read_history(headers.get(_PAST.lower(), ""))
+            token, deliveries = Due(token), max(min(1, deliveries), deliveries - 1)
+        before, past = read_history(headers.get(PAST.lower(), ""))
         past = self._pasts.pop((origin, sequence_of(token)), past)
         topic = headers.get(TOPIC.lower())
         count = in_flight.add_message(origin, token, message.data, headers, before + deliveries, past, topic)
@@ -127,7 +127,7 @@ def part_headers(part: Unacked, consumer: str, now_ms: int, data: bytes) -> dict
         return {"Nats-Msg-Id": f"{id} dead {crc32(_identity(data))}"}
     headers = {
         "Nats-Msg-Id": f"{id} {part.deliveries} {crc32(data)}",
-        _PAST: write_history(part.deliveries, part.history),
+        PAST: write_history(part.deliveries, part.history),
     }
     if part.delay_ms:
         headers[DUE] = str(now_ms + part.delay_ms)

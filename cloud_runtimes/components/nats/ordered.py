@@ -58,6 +58,9 @@ class OrderedNatsMember(NatsMember):
         """See `EventSource`."""
         return self.in_flight.revision
 
+    def _paused(self) -> Flow[bool]:
+        return self._parts.is_paused()
+
     # -- reading ----------------------------------------------------------
 
     def _connect(self) -> None:
@@ -67,7 +70,7 @@ class OrderedNatsMember(NatsMember):
         if position is not None:
             self._at = position
             topic = self.policy.request.topic
-            self._names[MAIN], _ = self._run(self._stream.reader(topic, position, _IDLE))
+            self._names[MAIN], _ = self._run(self._stream.reader(topic, self._place.log, position, _IDLE))
 
     def _exchange(self, want: int) -> None:
         self._settle(leaving=False)
@@ -96,7 +99,7 @@ class OrderedNatsMember(NatsMember):
         self._at = self.in_flight.read_all()
 
     def _rejoin(self) -> None:
-        self._gone = False
+        self._gone = 0
         self._disconnect()
         raise UnavailableError(f"nats {self._where}: the consumer of {self.policy.label} had gone")
 
@@ -222,21 +225,28 @@ def lag(driver: NatsPubSub, topic: str, group: str) -> Flow[int | None]:
     if place is None or survey is None:
         return None
     places = [its.progress for its in survey.parts]
+    stream, events, begins = driver.stream, 0, 0
+    if any(its.open for its in places):
+        first = yield from stream.read_log(topic, place.log, 0, 2**62, 1)
+        begins = int(first[0].headers["Nats-Sequence"]) if first else 2**62
     request = SubscribeRequest(topic, group, None, None, None, None, False, None)
     in_flight = _in_flight(place.parts, DeliveryPolicy("", request), sequence_of)
     for part, its in enumerate(places):
-        in_flight.own(part, Progress(its.read, {}))
-    position, last = min(its.read for its in places), max(its.read for its in places)
-    while position < last and (messages := (yield from driver.stream.read(topic, position, last))):
+        if its.done + 1 >= begins:  # nothing was purged of what it has open
+            events += its.events
+            its = places[part] = Progress(its.read, {})
+        in_flight.own(part, its)
+    position, last = min(its.done for its in places), max(its.read for its in places)
+    while position < last and (messages := (yield from stream.read_log(topic, place.log, position, last))):
         in_flight.read_after(position)
         for message in messages:
             sequence = message.headers["Nats-Sequence"]
             token = f"$JS.ACK.s.c.1.{sequence}.1.0.0".encode()
             Reader(in_flight).take(MAIN, [message._replace(reply=token)], 2**62)
         position = in_flight.read_all()
-    consumer, behind = yield from driver.stream.reader(topic, last, 5.0)
-    yield from driver.stream.remove(consumer)
-    return in_flight.count + sum(its.events for its in places) + behind
+    for subject in (stream.topic(topic), stream.back(place.log)):
+        events += yield from stream.count(subject, last)
+    return in_flight.count + events
 
 
 def _in_flight(parts: int, policy: DeliveryPolicy, id_of: Callable[[bytes], str]) -> OrderedInFlight:

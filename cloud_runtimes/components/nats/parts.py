@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ...spi.broker.ordered import PARTS, Progress
 from .buckets import Bucket
-from .entries import API, Entry, Put, encode, read_leaders
+from .entries import API, Entry, Put, decode, encode, read_leaders
 from .failures import NO_STREAM, ServerError
 from .requests import Batch, Flow, Request
 
@@ -30,12 +30,14 @@ class Place(NamedTuple):
         id: tells it from an earlier one of the name.
         parts: how many it has.
         start: the message behind which it began.
+        log: names the subject of what was sent back to it; it stays where the group is moved, which changes ``id``.
     """
 
     sequence: int
     id: str
     parts: int
     start: int
+    log: str
 
 
 class Owned(NamedTuple):
@@ -63,6 +65,7 @@ class GroupParts:
         key = encode(f"{group}\n{topic}")
         self._group = f"{bucket.root}g.{key}.0"
         self._root, self._members = f"{bucket.root}p.{key}.", f"{bucket.root}m.{key}."
+        self._paused = f"{bucket.root}s.{key}.0"
 
     def find(self) -> Flow[Place | None]:
         """Return the group, if it is there; the bucket is not made."""
@@ -82,13 +85,29 @@ class GroupParts:
         yield from self._bucket.ensure()
         while (place := (yield from self.find())) is None:
             entry, _ = yield from self._bucket.read_now(self._group)
-            yield from self.keep(Place(entry.sequence, secrets.token_hex(8), PARTS, start))
+            id = secrets.token_hex(8)
+            yield from self.keep(Place(entry.sequence, id, PARTS, start, id))
         return place
 
-    def keep(self, place: Place) -> Flow[None]:
-        """Have the group not expire, unless another does."""
-        data = json.dumps({"id": place.id, "parts": place.parts, "start": place.start}).encode()
-        yield from self._bucket.put([Put(self._group, data, place.sequence, self._expiry_ms)])
+    def keep(self, place: Place) -> Flow[bool]:
+        """Have the group not expire; return ``False`` where another does, or has changed it."""
+        about = {"id": place.id, "parts": place.parts, "start": place.start, "log": place.log}
+        put = Put(self._group, json.dumps(about).encode(), place.sequence, self._expiry_ms)
+        (kept,) = yield from self._bucket.put([put])
+        return not isinstance(kept, ServerError)
+
+    def move(self, place: Place, start: int) -> Flow[bool]:
+        """Move the group behind a message, unless somebody has changed it; what is known of its parts counts no more."""
+        return self.keep(place._replace(id=secrets.token_hex(8), start=start))
+
+    def delete(self, place: Place) -> Flow[bool]:
+        """Delete the group, unless somebody has changed it."""
+        (gone,) = yield from self._bucket.put([Put(self._group, None, place.sequence)])
+        if isinstance(gone, ServerError):
+            return False
+        keys = [self._paused, *(f"{self._root}{part}" for part in range(place.parts))]
+        yield from self._bucket.put([Put(key, None) for key in keys])
+        return True
 
     def survey(self, place: Place) -> Flow[Survey | None]:
         """Return what is known of the group; ``None``: it has gone."""
@@ -118,22 +137,44 @@ class GroupParts:
         """Return what renews the lease of a member, or ends it."""
         return Put(f"{self._members}{name}", None if lease_ms is None else b"", None, lease_ms)
 
+    def pause(self, paused: bool) -> Flow[None]:
+        """Have the members of the group get nothing, or let them go on."""
+        yield from self._bucket.put([Put(self._paused, b"" if paused else None, None)])
+
+    def is_paused(self) -> Flow[bool]:
+        """Return whether somebody has paused the group."""
+        (entry,) = yield from self._bucket.read([self._paused])
+        return not entry.deleted
+
     def write(self, puts: Sequence[Put]) -> Flow[list[int | ServerError]]:
         """Write some of these."""
         return self._bucket.put(puts)
+
+
+def _there(bucket: Bucket, keys: str) -> Flow[tuple[int, list[tuple[str, Entry]]]]:
+    """Return the server's time, and keys with what they hold; the bucket is not made."""
+    try:
+        yield from bucket.api("STREAM.INFO", None)
+    except ServerError as error:
+        if error.code == NO_STREAM:
+            return 0, []
+        raise
+    return (yield from bucket.since(f"{bucket.root}{keys}", 0))
+
+
+def groups_in_order(engine: NatsEngine, name: str) -> Flow[list[tuple[str, str]]]:
+    """Return the groups with an order of a pub/sub name: topic and group."""
+    bucket = Bucket(engine, "order", name)
+    now, entries = yield from _there(bucket, "g.*.0")
+    names = [decode(subject.split(".")[-2]).split("\n") for subject, entry in entries if _is_there(entry, now)]
+    return sorted((topic, group) for group, topic in names)
 
 
 def settled(engine: NatsEngine, name: str) -> Flow[int]:
     """Return up to which message all groups with an order of a pub/sub name have settled all."""
     bucket = Bucket(engine, "order", name)
     least: int = 2**63
-    try:
-        yield from bucket.api("STREAM.INFO", None)
-    except ServerError as error:
-        if error.code == NO_STREAM:
-            return least
-        raise
-    now, entries = yield from bucket.since(f"{bucket.root}*.*.*", 0)
+    now, entries = yield from _there(bucket, "*.*.*")
     places: dict[str, Place] = {}
     parts: dict[str, dict[str, Progress]] = {}
     for subject, entry in entries:
@@ -167,4 +208,4 @@ def _owned(place: Place, entry: Entry) -> Owned:
 
 def _place(entry: Entry) -> Place:
     about: dict[str, Any] = json.loads(entry.data)
-    return Place(entry.sequence, about["id"], about["parts"], about["start"])
+    return Place(entry.sequence, about["id"], about["parts"], about["start"], about.get("log", about["id"]))

@@ -23,22 +23,24 @@ _TOKENS: Final = 1000
 
 def names(component: NatsComponent, op: Operation, service: str) -> list[str]:
     """Return the names of a service that have data."""
-    _check(service)
+    if service not in ("lock", "pubsub"):
+        _check(service)
+    return component.engine.run(op, names_of(component, service))
 
-    def listed() -> Flow[list[str]]:
-        result: list[str] = []
-        seen = 0
-        while True:
-            ((message,),) = yield Batch(Request("$JS.API.STREAM.NAMES", json.dumps({"offset": seen}).encode()))
-            page = json.loads(message.data)
-            streams = page.get("streams") or []
-            stores = read_entries("buckets", streams, str, partial(_store, component.settings.prefix, service))
-            result += [store for store in stores if store is not None]
-            seen += len(streams)
-            if not streams or seen >= page["total"]:
-                return sorted(result)
 
-    return component.engine.run(op, listed())
+def names_of(component: NatsComponent, service: str) -> Flow[list[str]]:
+    """Return a flow that lists the names of a service by their buckets."""
+    result: list[str] = []
+    seen = 0
+    while True:
+        ((message,),) = yield Batch(Request("$JS.API.STREAM.NAMES", json.dumps({"offset": seen}).encode()))
+        page = json.loads(message.data)
+        streams = page.get("streams") or []
+        stores = read_entries("buckets", streams, str, partial(_store, component.settings.prefix, service))
+        result += [store for store in stores if store is not None]
+        seen += len(streams)
+        if not streams or seen >= page["total"]:
+            return sorted(result)
 
 
 def portable(component: NatsComponent, service: str, name: str) -> Portable:
@@ -63,7 +65,8 @@ def _check(service: str) -> None:
 
 def _store(prefix: str, service: str, stream: str) -> str | None:
     """Return the store whose bucket is a stream; ``None``: it is none of that service."""
-    head = f"{'OBJ' if service == 'file' else 'KV'}_{prefix}-{service}-"
+    kind = {"file": "OBJ_", "pubsub": ""}.get(service, "KV_")
+    head = f"{kind}{prefix}-{service}-"
     plain = stream.removeprefix(head)
     if plain == stream:
         return None

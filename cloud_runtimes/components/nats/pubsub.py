@@ -13,8 +13,9 @@ from zlib import crc32
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, ResourceExhaustedError
+from ...spi.admin import LOOKING, MENDING, PubSubAdmin
 from ...spi.broker.policy import FEATURES, DeliveryPolicy, begins_at
-from ...spi.broker.redelivery import as_messages, pieces, spread
+from ...spi.broker.redelivery import as_messages, pieces, singly, spread
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import (
@@ -81,7 +82,7 @@ class _Published:
 class NatsPubSub(EngineDriver[NatsComponent], PubSubDriver):
     """Pub/sub driver of one name, on a stream."""
 
-    features = FEATURES | {KEY_ORDER}
+    features = FEATURES | LOOKING | MENDING | {KEY_ORDER}
 
     def __init__(self, component: NatsComponent, name: str) -> None:
         super().__init__(component, name)
@@ -188,6 +189,10 @@ class NatsPubSub(EngineDriver[NatsComponent], PubSubDriver):
             return [(None, piece) for frame in frames for piece in pieces(frame, room)]
         return as_messages(frames, raw=raw)
 
+    def letters(self, frame: bytes) -> list[bytes]:
+        """Return dead letters as messages with an event each."""
+        return [data for _, data in self.messages(singly(frame) if self._framed else [frame], raw=False)]
+
     def _trim(self) -> Flow[None]:
         """Trim the stream; a failure is no failure of a publish."""
         self._trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, self._settings.retention / 10))
@@ -208,14 +213,19 @@ class NatsPubSub(EngineDriver[NatsComponent], PubSubDriver):
         parts = GroupParts(self.component.engine, self.name, request.topic, request.group)
         if run(op, parts.find()) is not None:
             rules.check_order(has_order=True)
-        run(op, self.stream.join(request, rules.ack_wait_ms, begins_at(request)))
-        return NatsMember(self.component, self, rules)
+        since = run(op, self.stream.join(request, rules.ack_wait_ms, begins_at(request)))
+        return NatsMember(self.component, self, rules, since=since)
 
     def _lag(self, op: Operation, topic: str, group: str, /) -> Flow[int | None]:
         lag = yield from ordered_lag(self, topic, group)
         return lag if lag is not None else (yield from self.stream.lag(topic, group))
 
     lag, lag_async = both_apis(_lag)
+
+    def admin(self) -> PubSubAdmin:
+        from .mending import NatsMender
+
+        return NatsMender(self)
 
 
 def _render(frame: kernel.Frame, subject: bytes, ids: bytes | None, reply: bytes) -> bytes:

@@ -14,7 +14,8 @@ from ...spi.operation import Operation
 from ...spi.schedule import RunSource
 from .._net.notify import Waiter
 from .._schedule.document_runs import DocumentRuns, DocumentSchedule
-from .._schedule.job_documents import Document, Run, read_runs
+from .._schedule.job_documents import Document, Run
+from .._schedule.job_history import read_runs
 from .._schedule.runs import CHANNEL
 from .._unreadable import read_entries
 from . import NatsComponent
@@ -29,8 +30,8 @@ _WINDOW: Final = 500
 class NatsSchedule(DocumentSchedule[NatsComponent]):
     """The jobs of one application."""
 
-    def __init__(self, component: NatsComponent, name: str) -> None:
-        super().__init__(component, name)
+    def __init__(self, component: NatsComponent, name: str, app: str | None = None) -> None:
+        super().__init__(component, name, app)
         self.bucket = Bucket(component.engine, "schedule", self.app)
         self.channel = f"{CHANNEL}:{self.app}"
         self._history_ms = int(component.settings.history * 1000)
@@ -121,6 +122,14 @@ class NatsSchedule(DocumentSchedule[NatsComponent]):
     def _names(self) -> Flow[list[str]]:
         subjects = yield from self.bucket.subjects(f"{self.bucket.root}j.*")
         return sorted(read_entries("jobs", subjects, str, self._name))
+
+    def _apps(self) -> Flow[list[str]]:
+        from .portable import names_of
+
+        return names_of(self.component, "schedule")
+
+    def _of_app(self, app: str) -> NatsSchedule:
+        return NatsSchedule(self.component, self.name, app)
 
     def _history(self, name: str) -> Flow[list[Run]]:
         subjects = yield from self.bucket.subjects(self._slot(name, "*"))

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Final
 
+from ..._core.arguments import HIDDEN, OUTBOX
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
+from ...spi import state
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
 from .._net.engines import EngineDriver
 from .._state import FEATURES, oversized, read_fence, refused, resolve
+from .._unreadable import read_entries
 from . import NatsComponent
-from .entries import Entry, Put
+from .entries import Entry, Put, decode, encode
 from .failures import ServerError
 from .keys import KeyBucket
 from .requests import Flow
 
 _TYPE: Final = "Content-Type"
+_BRIEF: Final = {"Nats-TTL": "1s"}
+"""Of the markers that deletes in an outbox leave: `_oldest` reads through them."""
 _WINDOW: Final = 500
 """Requests that are under way for one call."""
 
@@ -25,15 +31,24 @@ _WINDOW: Final = 500
 class NatsState(EngineDriver[NatsComponent], StateDriver):
     """State store in a bucket."""
 
-    features = FEATURES
+    features = FEATURES | {state.OUTBOX}
+    has_order = True
 
     def __init__(self, component: NatsComponent, name: str) -> None:
         super().__init__(component, name)
         self._max_value = component.settings.max_value_bytes
         self._bucket = KeyBucket(component.engine, "state", name)
+        self._emptied: dict[str, int] = {}  # prefix of an outbox → sequence up to which all its keys are deleted
 
     def _value(self, key: str) -> str:
+        if key.startswith(OUTBOX):
+            outbox, bars, id = key.rpartition(HIDDEN)
+            return self._outbox(outbox + bars) + encode(id)
         return self._bucket.subject("v", key)
+
+    def _outbox(self, prefix: str) -> str:
+        """Return the beginning of the subjects of an outbox, beside those of other keys, so that no list of keys goes through them."""
+        return f"{self._bucket.root}o.{encode(prefix)}."
 
     # -- reading ----------------------------------------------------------
 
@@ -70,6 +85,34 @@ class NatsState(EngineDriver[NatsComponent], StateDriver):
         return (yield from self._bucket.keys("v", prefix, limit, after))
 
     list_keys, list_keys_async = both_apis(_list)
+
+    def _oldest(
+        self, op: Operation, prefix: str, limit: int, /
+    ) -> Flow[list[tuple[str, StoredValue | CloudRuntimesError]]]:
+        where = self._outbox(prefix)
+
+        def key_of(entry: tuple[str, Entry]) -> tuple[str, Entry]:
+            return prefix + decode(entry[0][len(where) :]), entry[1]
+
+        while True:
+            # markers of deletes lie behind the keys for a second: each is passed once
+            _, entries = yield from self._bucket.since(f"{where}*", self._emptied.get(prefix, 0), limit)
+            living = [(subject, entry) for subject, entry in entries if not entry.deleted][:limit]
+            held = dict(read_entries(f"keys of {self.name!r}", living, itemgetter(0), key_of))
+            if (yield from self._bucket.ensure()).replicated:  # a replica may not know yet what was deleted
+                values = yield from self._get_bulk(op, list(held), None)
+            else:
+                values = {
+                    key: StoredValue(entry.data, entry.headers.get(_TYPE), _etag(entry), None)
+                    for key, entry in held.items()
+                }
+            if entries:
+                sequence = living[0][1].sequence - 1 if values else (living or entries)[-1][1].sequence
+                self._emptied[prefix] = sequence
+            if values or not entries:
+                return list(values.items())
+
+    oldest, oldest_async = both_apis(_oldest)
 
     def fences(self, keys: Sequence[str] | None) -> Flow[dict[str, int]]:
         """Return the fences of keys, ``None``: of all."""
@@ -127,7 +170,9 @@ class NatsState(EngineDriver[NatsComponent], StateDriver):
         return refused
 
     def _put(self, write: StateWrite, expected: int | None = None) -> Put:
-        headers = {} if write.data is None or write.content_type is None else {_TYPE: write.content_type}
+        headers = {} if write.content_type is None else {_TYPE: write.content_type}
+        if write.data is None:
+            headers = _BRIEF if write.key.startswith(OUTBOX) else {}
         return Put(self._value(write.key), write.data, expected, write.ttl_ms, headers)
 
     def _one(self, write: StateWrite) -> Flow[None]:
@@ -161,7 +206,7 @@ class NatsState(EngineDriver[NatsComponent], StateDriver):
             return
         if all(map(_is_plain, writes)):
             last = {write.key: write for write in writes}
-            yield from self._bucket.put_all([self._put(write) for write in last.values()])
+            yield from self._bucket.put_all(sorted(map(self._put, last.values())))
             return
         while True:
             keys = list(dict.fromkeys(write.key for write in writes if write.create or write.etag is not None))
@@ -171,7 +216,7 @@ class NatsState(EngineDriver[NatsComponent], StateDriver):
             values = dict(zip(keys, entries, strict=False))
             fences = dict(zip(fenced, entries[len(keys) :], strict=True))
             puts = yield from self._checked(writes, values, fences)
-            if (yield from self._bucket.put_all(puts)):
+            if (yield from self._bucket.put_all(sorted(puts))):
                 return
 
     def _checked(

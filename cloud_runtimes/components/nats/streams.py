@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
+from operator import itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from ...errors import NotFoundError, UnsupportedError
 from ...spi.broker.policy import LATEST
 from ...spi.pubsub import SubscribeRequest
 from .buckets import patient
-from .entries import API, encode, milliseconds, read_reply
+from .entries import API, decode, encode, milliseconds, read_reply
 from .failures import CONSUMER_EXISTS, CONSUMER_LEAVES, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, ServerError
 from .requests import Batch, Bulk, Flow, Request
 
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 MAIN, RETRY = 1, 2
 """Where a message comes from: the topic, or what comes again for the group."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
+_NEVER: Final = "9999-12-31T00:00:00Z"
 _LONGEST: Final = 200
 """Characters of a name; a server takes 255 of a consumer's."""
 _NEEDED: Final = ("allow_direct", "allow_msg_schedules")
 _PAGE: Final = 1000
+_TICK: Final = 0.002
+"""Seconds by which a time in milliseconds may be too early."""
 _GOING: Final = 10
 """Pauses before a stream that was there is made again: one that is made while the server still deletes the other is never answered."""
 
@@ -41,6 +45,14 @@ _GOING: Final = 10
 def _token(text: str) -> str:
     """Return any text as one part of a subject."""
     return _short(text if _PLAIN.fullmatch(text) else f"_{encode(text)}")
+
+
+def _text(token: str) -> str:
+    """Undo `_token`, unless the text was too long."""
+    try:
+        return decode(token[1:]) if token.startswith("_") else token
+    except ValueError:
+        return token
 
 
 def _short(name: str) -> str:
@@ -51,7 +63,7 @@ def _rfc3339(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def _policy(begins: int | None) -> dict[str, str]:
+def begin_policy(begins: int | None) -> dict[str, str]:
     """Return where a consumer begins."""
     if begins is None or begins == LATEST:
         return {"deliver_policy": "all" if begins is None else "new"}
@@ -90,9 +102,34 @@ class EventStream:
         """Return the subject of a topic."""
         return f"{self._root}.t.{_path(topic)}"
 
+    def topic_of(self, subject: str) -> str:
+        """Return the topic of a subject; of a name that is too long its hash."""
+        return _text(subject.removeprefix(f"{self._root}.t."))
+
+    def group_of(self, consumer: str) -> str:
+        """Return the group of a consumer's name; of a name that is too long its hash."""
+        return _text(consumer.partition("=")[0])
+
     def delayed(self, name: str) -> str:
         """Return the subject of a message that is published later."""
         return f"{self._root}.d.{name}"
+
+    def back(self, log: str) -> str:
+        """Return the subject of what was sent back to a group with an order, see `Place`."""
+        return f"{self._root}.o.{log}"
+
+    def presence(self, consumer: str, member: str) -> str:
+        """Return the subject that says that a group has a member which asks for nothing now."""
+        return f"{self._root}.p.{consumer}.{member}"
+
+    def claim(self, sequence: int) -> str:
+        """Return the subject that says that a message was removed, or is about to be."""
+        return f"{self._root}.m.{sequence}"
+
+    @property
+    def topics(self) -> str:
+        """Subjects of all topics."""
+        return f"{self._root}.t.>"
 
     def subject(self, origin: int, topic: str, group: str) -> str:
         """Return the subject of an origin."""
@@ -140,7 +177,7 @@ class EventStream:
 
     def _ensure(self) -> Flow[dict[str, Any]]:
         config: dict[str, Any] = {
-            "subjects": [f"{self._root}.>"], "allow_msg_ttl": True, **dict.fromkeys(_NEEDED, True),
+            "subjects": [f"{self._root}.>"], "allow_msg_ttl": True, "allow_atomic": True, **dict.fromkeys(_NEEDED, True),
             # nothing goes by itself, so it discards nothing either; a new one is not possible with schedules
             "discard": "old", "max_age": 0,
         }  # fmt: skip
@@ -153,7 +190,7 @@ class EventStream:
         settings = self._settings
         while True:
             try:
-                return (yield from self._api("STREAM.INFO", name=name))
+                return (yield from self.api("STREAM.INFO", name=name))
             except ServerError as error:
                 if error.code != NO_STREAM:
                     raise
@@ -168,13 +205,13 @@ class EventStream:
             )
         config = {"name": name, "retention": "limits", "storage": "file", "num_replicas": settings.replicas, **more}
         try:
-            yield from self._api("STREAM.CREATE", config, writes=True, name=name)
+            yield from self.api("STREAM.CREATE", config, writes=True, name=name)
         except ServerError as error:
             if error.code != STREAM_EXISTS:  # another made it just now
                 raise
-        return (yield from self._api("STREAM.INFO", name=name))
+        return (yield from self.api("STREAM.INFO", name=name))
 
-    def _api(
+    def api(
         self,
         verb: str,
         body: Mapping[str, Any] | None = None,
@@ -182,6 +219,7 @@ class EventStream:
         writes: bool = False,
         name: str | None = None,
     ) -> Flow[dict[str, Any]]:
+        """Call JetStream's API."""
         data = b"" if body is None else json.dumps(body).encode()
         # a second time it changes nothing
         asked = Request(f"{API}{verb}.{name or self.name}{rest}", data)
@@ -193,58 +231,67 @@ class EventStream:
     @patient
     def join(
         self, request: SubscribeRequest, ack_wait_ms: int, begins: int | None, again: int | None = LATEST
-    ) -> Flow[bool]:
-        """Make what a group needs and does not have; returns whether it had nothing of its topic.
+    ) -> Flow[dict[int, str]]:
+        """Make what a group needs and does not have; returns when its consumers were made, by origin.
 
         ``begins``: with which events of its topic a new group begins, see `begins_at`; ``again``: with which that come again, of an earlier group of the name.
         """
         yield from self.ensure()
         try:
-            created = yield from self._join(MAIN, request, ack_wait_ms, begins)
-            yield from self._join(RETRY, request, ack_wait_ms, again if created else None)
-            return created
+            made, since = yield from self.join_origin(MAIN, request, ack_wait_ms, begins)
+            _, since_again = yield from self.join_origin(RETRY, request, ack_wait_ms, again if made else None)
+            return {MAIN: since, RETRY: since_again}
         except ServerError as error:
             if error.code in (503, NO_STREAM):
                 self.forget()
             raise
 
-    def _join(self, origin: int, request: SubscribeRequest, ack_wait_ms: int, begins: int | None) -> Flow[bool]:
+    def join_origin(
+        self, origin: int, request: SubscribeRequest, ack_wait_ms: int, begins: int | None, *, moves: bool = False
+    ) -> Flow[tuple[bool, str]]:
+        """Make a consumer of a group, unless it is there; return whether and when it was made. ``moves``: the group begins there, whatever it had."""
         name = self.consumer(origin, request.topic, request.group)
         subject = self.subject(origin, request.topic, request.group)
         ack_wait = ack_wait_ms * 1_000_000
         try:
-            info = yield from self._api("CONSUMER.INFO", None, f".{name}")
+            info = yield from self.api("CONSUMER.INFO", None, f".{name}")
             config = info["config"]
             if config["ack_wait"] == ack_wait:
-                return False
+                return False, info["created"]
             if config["ack_wait"] > ack_wait and (info["num_waiting"] or info["num_ack_pending"]):
-                return False  # other members renew as seldom as they were told
+                return False, info["created"]  # other members renew as seldom as they were told
             config["ack_wait"], action = ack_wait, "update"
         except ServerError as error:
             if error.code != NO_CONSUMER:
                 raise
             action = "create"
+            if origin == MAIN and not moves and (yield from self.has_group(request.topic, request.group, RETRY)):
+                begins = None  # somebody died while moving the group: it skips nothing
             config = {
-                "durable_name": name, "name": name, "filter_subject": subject, **_policy(begins),
+                "durable_name": name, "name": name, "filter_subject": subject, **begin_policy(begins),
                 "ack_policy": "explicit", "ack_wait": ack_wait, "max_deliver": -1, "max_ack_pending": -1,
                 "max_waiting": 100_000, "replay_policy": "instant",
                 "inactive_threshold": int(self._settings.group_expiry * 1e9),
             }  # fmt: skip
         body = {"stream_name": self.name, "config": config, "action": action}
+        asked = 0.0 if self._offset is None else self.now()
         try:
-            created = yield from self._api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
+            created = yield from self.api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
         except ServerError as error:
             if error.code in CONSUMER_LEAVES:
                 yield Batch(failure=error)
-                return (yield from self._join(origin, request, ack_wait_ms, begins))
-            if error.code not in CONSUMER_EXISTS:  # another made it just now
+            elif error.code not in CONSUMER_EXISTS:  # another made it just now
                 raise
+            made = action == "create" and error.code in CONSUMER_EXISTS
         else:
-            if action == "create" and created["delivered"]["consumer_seq"] and not created["num_waiting"]:
-                # one that is being deleted left it its state: what that had delivered would come after its lease
-                yield from self.remove(name)
-                return (yield from self._join(origin, request, ack_wait_ms, begins))
-        return action == "create"
+            # one that is being deleted left it its state: what that had delivered would come after its lease
+            mine = action == "create" and milliseconds(created["created"]) / 1000 >= asked - _TICK
+            if not (mine and created["delivered"]["consumer_seq"] and not created["num_waiting"]):
+                return action == "create", created["created"]
+            yield from self.remove(name)
+            made = False
+        again, since = yield from self.join_origin(origin, request, ack_wait_ms, begins, moves=moves)
+        return made or again, since
 
     @patient
     def lag(self, topic: str, group: str) -> Flow[int | None]:
@@ -252,7 +299,7 @@ class EventStream:
         pending = None
         for origin in (MAIN, RETRY):
             try:
-                info = yield from self._api("CONSUMER.INFO", None, f".{self.consumer(origin, topic, group)}")
+                info = yield from self.api("CONSUMER.INFO", None, f".{self.consumer(origin, topic, group)}")
             except ServerError as error:
                 if error.code not in (NO_STREAM, NO_CONSUMER):
                     raise
@@ -260,22 +307,41 @@ class EventStream:
             pending = (pending or 0) + info["num_pending"] + info["num_ack_pending"]
         return pending
 
-    def reader(self, topic: str, behind: int, idle: float) -> Flow[tuple[str, int]]:
-        """Make a consumer that reads a topic behind a message, and is removed after so many seconds without a request; returns its name, and how many messages there are."""
+    def reader(self, topic: str, log: str, behind: int, idle: float) -> Flow[tuple[str, int]]:
+        """Make a consumer that reads a topic, and what was sent back to a group with an order, behind a message, and is removed after so many seconds without a request; returns its name, and how many messages there are."""
         name = secrets.token_hex(16)
         config = {
-            "name": name, "filter_subject": self.topic(topic), "ack_policy": "none", "replay_policy": "instant",
+            "name": name, "filter_subjects": [self.topic(topic), self.back(log)], "ack_policy": "none",
+            "replay_policy": "instant",
             "deliver_policy": "by_start_sequence", "opt_start_seq": behind + 1, "mem_storage": True, "num_replicas": 1,
             "inactive_threshold": int(idle * 1e9),
         }  # fmt: skip
         body = {"stream_name": self.name, "config": config, "action": "create"}
-        info = yield from self._api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
+        info = yield from self.api("CONSUMER.CREATE", body, f".{name}", writes=True)
         return name, info["num_pending"]
 
-    def has_group(self, topic: str, group: str) -> Flow[bool]:
-        """Return whether a group without an order is there."""
+    def pause(self, topic: str, group: str, paused: bool) -> Flow[bool]:
+        """Have the consumers of a group get nothing, or let them go on; return whether there are any."""
+        until = {"pause_until": _NEVER} if paused else {}
         try:
-            yield from self._api("CONSUMER.INFO", None, f".{self.consumer(MAIN, topic, group)}")
+            for origin in (MAIN, RETRY):
+                name = self.consumer(origin, topic, group)
+                yield from self.api("CONSUMER.PAUSE", until, f".{name}", writes=True)
+        except ServerError as error:
+            if error.code in (NO_STREAM, NO_CONSUMER):
+                return False
+            raise
+        return True
+
+    def is_paused(self, consumer: str) -> Flow[bool]:
+        """Return whether a consumer gets nothing since somebody paused it."""
+        info = yield from self.api("CONSUMER.INFO", None, f".{consumer}")
+        return bool(info.get("paused"))
+
+    def has_group(self, topic: str, group: str, origin: int = MAIN) -> Flow[bool]:
+        """Return whether a group without an order is there, as far as one of its consumers tells."""
+        try:
+            yield from self.api("CONSUMER.INFO", None, f".{self.consumer(origin, topic, group)}")
         except ServerError as error:
             if error.code in (NO_STREAM, NO_CONSUMER):
                 return False
@@ -294,21 +360,48 @@ class EventStream:
 
     def last(self) -> Flow[int]:
         """Return the number of the last message."""
-        info = yield from self._api("STREAM.INFO")
+        info = yield from self.api("STREAM.INFO")
         number: int = info["state"]["last_seq"]
         return number
 
     @patient
-    def read(self, topic: str, behind: int, last: int) -> Flow[list[Message]]:
-        """Return messages of a topic behind one and up to another, not all of them at once."""
-        asked = {"next_by_subj": self.topic(topic), "seq": behind + 1, "batch": _PAGE}
-        (messages,) = yield Batch(Request(f"{API}DIRECT.GET.{self.name}", json.dumps(asked).encode(), None, _PAGE + 1))
+    def read(self, subject: str, behind: int, last: int, most: int = _PAGE) -> Flow[list[Message]]:
+        """Return messages of a subject behind one and up to another, not all of them at once."""
+        asked = {"next_by_subj": subject, "seq": behind + 1, "batch": most}
+        (messages,) = yield Batch(Request(f"{API}DIRECT.GET.{self.name}", json.dumps(asked).encode(), None, most + 1))
         return [message for message in messages if not message.status and int(message.headers["Nats-Sequence"]) <= last]
+
+    def following(self, subject: str, behind: int) -> Request:
+        """Return what asks for the first message of a subject behind one."""
+        asked = {"next_by_subj": subject, "seq": behind + 1}
+        return Request(f"{API}DIRECT.GET.{self.name}", json.dumps(asked).encode())
+
+    def read_log(self, topic: str, log: str, behind: int, last: int, most: int = _PAGE) -> Flow[list[Message]]:
+        """Return messages of a topic and of what was sent back to a group with an order, in their order; see `read`."""
+        pages = []
+        for subject in (self.topic(topic), self.back(log)):
+            pages.append((yield from self.read(subject, behind, last, most)))
+        numbered = [[(int(each.headers["Nats-Sequence"]), each) for each in page] for page in pages]
+        end = min((page[-1][0] for page in numbered if page), default=0)
+        both = (each for page in numbered for each in page if each[0] <= end)
+        return [message for _, message in sorted(both, key=itemgetter(0))]
+
+    @patient
+    def count(self, subject: str, behind: int) -> Flow[int]:
+        """Return how many messages a subject has behind one."""
+        asked = {"next_by_subj": subject, "seq": behind + 1, "batch": 1}
+        ((message, *_),) = yield Batch(Request(f"{API}DIRECT.GET.{self.name}", json.dumps(asked).encode(), None, 2))
+        return 0 if message.status else 1 + int(message.headers["Nats-Num-Pending"])
+
+    def clear(self, subject: str, last: int | None = None) -> Flow[dict[str, Any]]:
+        """Remove the messages of a subject, or those up to one."""
+        more = {} if last is None else {"seq": last + 1}
+        return self.api("STREAM.PURGE", {"filter": subject, **more}, writes=True)
 
     def remove(self, consumer: str) -> Flow[None]:
         """Remove a consumer that may be there."""
         try:
-            yield from self._api("CONSUMER.DELETE", None, f".{consumer}", writes=True)
+            yield from self.api("CONSUMER.DELETE", None, f".{consumer}", writes=True)
         except ServerError as error:
             if error.code != NO_CONSUMER:
                 raise
@@ -335,7 +428,7 @@ class EventStream:
 
     def trim(self, groups: Flow[int]) -> Flow[None]:
         """Remove what is older than the retention, but nothing that a consumer has not settled, or that is to be published later. ``groups`` returns up to where those with an order have settled all."""
-        info = yield from self._api("STREAM.INFO")
+        info = yield from self.api("STREAM.INFO")
         state = info["state"]
         limit_ms = milliseconds(info["ts"]) - int(self._settings.retention * 1000)
         if not state["messages"] or milliseconds(state["first_ts"]) >= limit_ms:
@@ -344,18 +437,21 @@ class EventStream:
         later = yield from self._first({"start_time": limit, "next_by_subj": f"{self._root}.>"})
         delayed = yield from self._first({"seq": 1, "next_by_subj": f"{self._root}.d.>"})
         keep = min(later or state["last_seq"] + 1, delayed or state["last_seq"] + 1)
-        offset = 0
-        while True:
-            page = yield from self._api("CONSUMER.LIST", {"offset": offset})
-            for each in page["consumers"] or ():
-                if each["num_pending"] or each["num_ack_pending"]:
-                    keep = min(keep, each["ack_floor"]["stream_seq"] + 1)
-            offset += len(page["consumers"] or ())
-            if not page["consumers"] or offset >= page["total"]:
-                break
+        for each in (yield from self.consumers()):
+            if each["num_pending"] or each["num_ack_pending"]:
+                keep = min(keep, each["ack_floor"]["stream_seq"] + 1)
         keep = min(keep, (yield from groups) + 1)
         if keep > state["first_seq"]:
-            yield from self._api("STREAM.PURGE", {"seq": keep}, writes=True)
+            yield from self.api("STREAM.PURGE", {"seq": keep}, writes=True)
+
+    def consumers(self) -> Flow[list[dict[str, Any]]]:
+        """Return what is known of all consumers."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = yield from self.api("CONSUMER.LIST", {"offset": len(found)})
+            found += page["consumers"] or ()
+            if not page["consumers"] or len(found) >= page["total"]:
+                return found
 
     def _first(self, wanted: Mapping[str, Any]) -> Flow[int | None]:
         request = Request(f"{API}DIRECT.GET.{self.name}", json.dumps(wanted).encode())

@@ -65,7 +65,7 @@ class ObjectstoreSettings:
     part_size: int = setting(8 * _MIB, help="bytes of a part of a large file")
     exclusive_bytes: int = setting(128 * _MIB, help="largest file for overwrite=False")
     max_value_bytes: int = setting(16 * _MIB, help="largest value of state")
-    options: tuple = setting((), parse=_options, help="whatever else obstore takes")  # type: ignore[type-arg]
+    options: tuple[tuple[str, str | bool], ...] = setting((), parse=_options, help="whatever else obstore takes")
 
     def __post_init__(self) -> None:
         match = _URL.fullmatch(self.url or "")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...spi.executor import Executor
     from .connection import Connection, Flow
     from .database import PostgresDatabase
+    from .relay import PostgresRelay
 
 __all__ = ["PostgresComponent", "PostgresSettings", "component"]
 
@@ -116,6 +117,10 @@ class PostgresComponent(EngineComponent["PostgresDatabase"]):
         return lambda connection: commit(
             connection, changes, schema=settings.schema, retention=settings.retention, relaxed=relaxed
         )
+
+    def relay(self, name: str) -> PostgresRelay:
+        relay: PostgresRelay = self._module("relay").PostgresRelay(self, name)
+        return relay
 
     def native(self, service: str, name: str) -> Any:
         """Return a new ``psycopg.Connection`` to the database. Its caller closes it."""

@@ -9,6 +9,13 @@ UNSEEN: Final = (
     "AND (g.present IS NULL OR (f.xid, f.id) > (g.xid, g.frame) OR NOT pg_visible_in_snapshot(f.xid, g.present))"
 )
 """Whether a group ``g`` has claimed nothing of a frame ``f`` of its topic yet."""
+BEGINNING: Final = (
+    "SELECT CASE WHEN {begins} IS NULL OR f.id IS NOT NULL THEN '1:1:' ELSE pg_current_snapshot() END, "
+    "CASE WHEN f.id IS NOT NULL THEN pg_current_snapshot() END, coalesce(f.xid, '0'), coalesce(f.id - 1, 0) "
+    "FROM (SELECT) one LEFT JOIN LATERAL (SELECT f.xid, f.id FROM {{schema}}.frames f "
+    "WHERE f.topic = {topic} AND f.created >= {begins} ORDER BY f.xid, f.id LIMIT 1) f ON true"
+)
+"""Columns of a group that begins so: as if all had been claimed that lies before the first frame it is to get, or all that there is."""
 CLAIM: Final = """
 CREATE FUNCTION {schema}.claim(the_group int8, the_member text, lease int8, want int4, known int8[])
 RETURNS TABLE (id int8, frame int8, start int4, count int4, deliveries int4, settled bytea, now int8, body bytea)

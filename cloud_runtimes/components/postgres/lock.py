@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ...spi.inventory import LockInfo
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import TURN, Ask, QueuedLock, QueueEntry
@@ -41,7 +42,7 @@ _TAKE: Final = Statement(
 )
 # the clock's milliseconds are rounded down, the end of a lease up
 _GRANT: Final = Statement(
-    "UPDATE {schema}.locks SET token = nextval('{schema}.lock_token'), deadline = {schema}.now_ms() + $4 + 1 "
+    "UPDATE {schema}.locks SET token = nextval('{schema}.lock_token'), since = {schema}.now_ms(), deadline = {schema}.now_ms() + $4 + 1 "
     f"WHERE {_AT} AND claim = $3 AND deadline = 0 RETURNING token",
     "text text text int8",
 )
@@ -72,7 +73,9 @@ _FREE: Final = (
     "SELECT held.deadline > {schema}.now_ms() FROM held"
 )
 _RELEASE: Final = Statement(_FREE.replace("{which}", "claim = $3"), "text text text")
-_UNLOCK: Final = Statement(_FREE.replace("{which}", "owner = $3 AND deadline > {schema}.now_ms()"), "text text text")
+_LASTS: Final = "deadline > {schema}.now_ms()"
+_UNLOCK: Final = Statement(_FREE.replace("{which}", f"owner = $3 AND {_LASTS}"), "text text text")
+_BREAK: Final = Statement(_FREE.replace("{which}", f"token = $3 AND {_LASTS}"), "text text int8")
 _OWNED: Final = Statement(f"SELECT 1 FROM {{schema}}.locks WHERE {_AT} AND deadline > {{schema}}.now_ms()", "text text")
 _NEXT: Final = Statement(
     "SELECT pg_notify('{schema}.lock-' || id, '') FROM "
@@ -171,13 +174,19 @@ class PostgresLock(QueuedLock):
         results = yield from connection.pipeline([*calls, (_NEXT, at)])
         return bool(results[1].rows and results[1].rows[0][0])
 
-    def _unlocking(self, resource_id: str, owner: str) -> Any:
-        return lambda connection: self._unlock(connection, resource_id, owner)
+    def locks(self, op: Operation, prefix: str, limit: int, /) -> Sequence[LockInfo]:
+        from .._inventory import list_locks
+        from .portable import DatabaseTables
 
-    def _unlock(self, connection: Connection, resource_id: str, owner: str) -> Flow[UnlockStatus]:
-        at = (self._name, resource_id)
+        return list_locks(DatabaseTables(self._component), op, self._name, prefix, limit)
+
+    def _unlocking(self, resource_id: str, holder: str | int) -> Any:
+        return lambda connection: self._unlock(connection, resource_id, holder)
+
+    def _unlock(self, connection: Connection, resource_id: str, holder: str | int) -> Flow[UnlockStatus]:
+        at, unlock = (self._name, resource_id), _BREAK if isinstance(holder, int) else _UNLOCK
         _, freed, owned, _ = yield from connection.pipeline(
-            [(RELAXED, ()), (_UNLOCK, (*at, owner)), (_OWNED, at), (_NEXT, at)]
+            [(RELAXED, ()), (unlock, (*at, holder)), (_OWNED, at), (_NEXT, at)]
         )
         if freed.rows:
             return UnlockStatus.SUCCESS

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from ...spi.broker.policy import LOOK_TIMEOUT, POLL
 from ...spi.change import Change
 from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
 from .._log.claims import Claimed, Writes
-from .._log.member import LogMember, Waits
+from .._log.member import MEMBER_MS, LogMember, Waits
 from . import PostgresComponent
 from .changes import Call, PostgresChange
 from .connection import Connection, Flow
@@ -18,6 +19,21 @@ from .schema import NO_PARTITION, make_partitions
 from .statement import Result, Statement
 
 SEEN: Final = Statement("UPDATE {schema}.groups SET seen = {schema}.now_ms() WHERE id = $1", "int8")
+STAY: Final = Statement(
+    "INSERT INTO {schema}.group_members (grp, member, deadline) SELECT id, $2, {schema}.now_ms() + $3 FROM {schema}.groups "
+    "WHERE id = $1 ON CONFLICT (grp, member) DO UPDATE SET deadline = excluded.deadline",
+    "int8 text int8",
+)
+"""Renews a member of a group."""
+FORGET: Final = Statement(
+    "DELETE FROM {schema}.group_members WHERE grp = $1 AND deadline <= {schema}.now_ms() - $2", "int8 int8"
+)
+LEAVE: Final = Statement("DELETE FROM {schema}.group_members WHERE grp = $1 AND member = $2", "int8 text")
+_PAUSED: Final = Statement("SELECT paused FROM {schema}.groups WHERE id = $1", "int8")
+JOINED: Final = Statement(
+    "UPDATE {schema}.groups SET seen = {schema}.now_ms(), dead_letters = coalesce($2, dead_letters) WHERE id = $1",
+    "int8 text",
+)
 LATE: Final = (
     "g.present IS NOT NULL OR "
     "(SELECT true FROM {schema}.frames f WHERE f.topic = g.topic AND f.xid >= pg_snapshot_xmax(g.past) ORDER BY f.xid, f.id LIMIT 1) OR "
@@ -107,11 +123,17 @@ class Member(LogMember):
         self.component.check_open()
         result = self.component.engine.run(self._operation(), lambda connection: connection.execute(_LOOK, self._group))
         if not result.rows:
-            return False, None
+            raise self.no_group()
         fresh, overdue, due = result.rows[0]
         delays = [ms / 1000 for ms in (overdue, due) if ms is not None]
         soonest = min(delays) if delays else None
         return fresh or (soonest is not None and soonest <= 0), soonest
+
+    def is_paused(self) -> bool:
+        rows = self.component.engine.run(
+            Operation(POLL, self.pubsub, LOOK_TIMEOUT), lambda connection: connection.execute(_PAUSED, self._group)
+        ).rows
+        return bool(rows and rows[0][0])
 
     def _commit(
         self, op: Operation, writes: Writes, changes: Sequence[Change] | None = None
@@ -191,6 +213,10 @@ class Member(LogMember):
             calls.append((_RENEW, (mine, me, self.ack_wait_ms)))
         if writes.seen:
             calls.append((SEEN, (self._group,)))
+            if self.request.order is None:
+                calls += [(STAY, (self._group, me, MEMBER_MS)), (FORGET, (self._group, 0))]
+        if writes.leave:
+            calls.append((LEAVE, (self._group, me)))
         if writes.want:
             calls.append((CLAIM, (self._group, me, self.ack_wait_ms, writes.want, list(self._frames))))
         return calls

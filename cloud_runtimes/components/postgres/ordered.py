@@ -11,7 +11,7 @@ from .._log.claims import Claimed, Writes
 from .._log.ordered import FOREVER, OrderedMember, PartWrites, Survey, split
 from .changes import Call
 from .connection import Connection, Flow
-from .member import CLAIM, LATE, Member, Settle, channel
+from .member import CLAIM, FORGET, LATE, LEAVE, STAY, Member, Settle, channel
 from .statement import Result, Row, Statement
 
 _PICKED: Final = 64
@@ -27,15 +27,6 @@ _SURVEY: Final = Statement(
     "int8 text",
 )
 _LOCK: Final = Statement("SELECT parts FROM {schema}.groups WHERE id = $1 FOR UPDATE", "int8")
-_RENEW: Final = Statement(
-    "INSERT INTO {schema}.group_members (grp, member, deadline) VALUES ($1, $2, {schema}.now_ms() + $3) "
-    "ON CONFLICT (grp, member) DO UPDATE SET deadline = excluded.deadline",
-    "int8 text int8",
-)
-_FORGET: Final = Statement(
-    "DELETE FROM {schema}.group_members WHERE grp = $1 AND deadline <= {schema}.now_ms() - $2", "int8 int8"
-)
-_LEAVE: Final = Statement("DELETE FROM {schema}.group_members WHERE grp = $1 AND member = $2", "int8 text")
 _BACK: Final = Statement(
     "UPDATE {schema}.claims SET member = '', deadline = 0, deliveries = greatest(0, deliveries - 1) "
     "WHERE grp = $1 AND member = $2 AND part = ANY ($3)",
@@ -86,7 +77,7 @@ class KeyOrderMember(OrderedMember, Member):
             self._operation(), lambda connection: connection.execute(_SURVEY, self._group, self.name)
         )
         if not result.rows:
-            return Survey((), (), False, None)
+            raise self.no_group()
         live, owners, has_events, due = result.rows[0]
         soon = None if due is None else due / 1000
         has_events = has_events or (soon is not None and soon <= 0)
@@ -122,9 +113,9 @@ class KeyOrderMember(OrderedMember, Member):
         if give:
             calls += [(_BACK, (group, me, list(give))), (_FREE, (group, me, list(give)))]
         if parts.leave:
-            return [*calls, (_LEAVE, (group, me)), (_OWNED, (group, me))]
+            return [*calls, (LEAVE, (group, me)), (_OWNED, (group, me))]
         if writes.renew:
-            calls += [(_RENEW, (group, me, self.ack_wait_ms)), (_FORGET, (group, self.ack_wait_ms))]
+            calls += [(STAY, (group, me, self.ack_wait_ms)), (FORGET, (group, self.ack_wait_ms))]
         if parts.take:
             calls.append((_TAKE, (group, me, list(parts.take))))
         if writes.want and not self._sure:  # whether an earlier transaction has claimed any is not known

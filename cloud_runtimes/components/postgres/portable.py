@@ -16,6 +16,8 @@ from .claim import UNSEEN
 from .configuration import PostgresConfiguration
 from .connection import Connection, Flow
 from .failures import SqlFailure
+from .member import channel
+from .notifier import notification
 from .schema import NO_PARTITION, make_partitions
 from .statement import BEGIN, COMMIT, ROLLBACK, Statement
 
@@ -43,7 +45,7 @@ def _sees(snapshot: str, xid: int) -> bool:
     return xid < int(low) or (xid < int(high) and str(xid) not in between.split(","))
 
 
-_LOG: Final = LogSql(
+LOG: Final = LogSql(
     frames_after=Sql(
         "SELECT f.id, f.xid, f.count, f.body FROM "
         "(SELECT id, xid, created, sum(size) OVER (ORDER BY xid, id) - size AS before FROM "
@@ -102,12 +104,21 @@ _LOG: Final = LogSql(
 @cache
 def _statement(sql: Sql) -> Statement:
     text = sql.text
-    for name, value in (("{now}", "{schema}.now_ms()"), ("{boot}", "''"), ("{and_boot}", ""), ("{this_boot}", "")):
+    for name, value in (
+        ("{lasts}", "(deadline > {now})"),
+        ("{current}", "true"),
+        ("{now}", "{schema}.now_ms()"),
+        ("{boot}", "''"),
+        ("{and_boot}", ""),
+        ("{this_boot}", ""),
+    ):
         text = text.replace(name, value)
     return Statement(text, sql.types)
 
 
-class _Tables(Tables):
+class DatabaseTables(Tables):
+    """The tables of a schema."""
+
     def __init__(self, component: PostgresComponent) -> None:
         self._component = component
 
@@ -135,8 +146,12 @@ class _Tables(Tables):
             results = yield from connection.pipeline([(_statement(sql), values) for sql, values in calls])
             try:
                 calls = flow.send([result.rows for result in results])
-            except StopIteration:
+            except StopIteration as end:
+                channels = [channel(topic) for topic in end.value or ()]
                 break
+        if channels:
+            statement, values = notification(self._component.settings.schema, channels)
+            yield from connection.execute(statement, *values)
         yield from connection.execute(COMMIT)
 
     def due_ms(self, deadline: int, boot: str) -> int:
@@ -149,18 +164,18 @@ class _Tables(Tables):
 def names(component: PostgresComponent, op: Operation, service: str) -> list[str]:
     """Return the names of a service that have data."""
     sql = _FILES if service == "file" else NAMES.get(service)
-    return [] if sql is None else [row[0] for row in _Tables(component).query(op, sql)]
+    return [] if sql is None else [row[0] for row in DatabaseTables(component).query(op, sql)]
 
 
 def portable(component: PostgresComponent, service: str, name: str) -> Portable:
     """Return the data of a name."""
-    tables = _Tables(component)
+    tables = DatabaseTables(component)
     if service == "state":
         return PortableState(tables, name, _RAISE_TOKENS)
     if service == "configuration":
         return stored_configuration(tables, name, PostgresConfiguration(component, name))
     if service == "pubsub":
-        return PortableLog(tables, name, _LOG)
+        return PortableLog(tables, name, LOG)
     if service == "schedule":
         return PortableJobs(tables, name)
     raise UnsupportedError(f"{service} of the component 'postgres' is not copied", service=service, component=name)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
+from ...spi.admin import LOOKING, MENDING, PubSubAdmin
 from ...spi.broker.ordered import PARTS
 from ...spi.broker.policy import FEATURES, DeliveryPolicy, begins_at
 from ...spi.change import database_of
 from ...spi.operation import Operation
 from ...spi.pubsub import INBOX, KEY_ORDER, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from .._log.claims import count_in
+from .._log.member import MEMBER_MS
 from . import PostgresComponent
 from .changes import Call, PostgresChange
-from .claim import UNSEEN
+from .claim import BEGINNING, UNSEEN
 from .connection import Connection, Flow
 from .database import PostgresDriver, on_connection
-from .member import SEEN, Member, channel
+from .member import JOINED, STAY, Member, channel
 from .ordered import KeyOrderMember
 from .statement import Statement
 
@@ -35,12 +37,8 @@ _DELAY: Final = Statement(
 
 _GROUP: Final = Statement("SELECT id, parts FROM {schema}.groups WHERE topic = $1 AND name = $2", "int8 text")
 _MAKE_GROUP: Final = Statement(
-    # as if all had been claimed that lies before the first frame it is to get, or all that there is
     "INSERT INTO {schema}.groups (topic, name, past, present, xid, frame, seen, parts) "
-    "SELECT $1, $2, CASE WHEN $3 IS NULL OR f.id IS NOT NULL THEN '1:1:' ELSE pg_current_snapshot() END, "
-    "CASE WHEN f.id IS NOT NULL THEN pg_current_snapshot() END, coalesce(f.xid, '0'), coalesce(f.id - 1, 0), {schema}.now_ms(), $4 "
-    "FROM (SELECT) one LEFT JOIN LATERAL (SELECT f.xid, f.id FROM {schema}.frames f "
-    "WHERE f.topic = $1 AND f.created >= $3 ORDER BY f.xid, f.id LIMIT 1) f ON true ON CONFLICT DO NOTHING",
+    f"SELECT $1, $2, s.*, {{schema}}.now_ms(), $4 FROM ({BEGINNING.format(topic='$1', begins='$3')}) s ON CONFLICT DO NOTHING",
     "int8 text int8 int4",
 )
 _MAKE_PARTS: Final = Statement(
@@ -59,7 +57,7 @@ _LAG: Final = Statement(
 class PostgresPubSub(PostgresDriver, PubSubDriver):
     """Pub/sub driver of one name: a namespace of topics."""
 
-    features = FEATURES | {INBOX, KEY_ORDER}
+    features = FEATURES | LOOKING | MENDING | {INBOX, KEY_ORDER}
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
         super().__init__(component, name)
@@ -111,9 +109,11 @@ class PostgresPubSub(PostgresDriver, PubSubDriver):
         yield from connection.execute(_MAKE_GROUP, topic, request.group, begins_at(request), wanted)
         ((group, parts),) = (yield from connection.execute(_GROUP, topic, request.group)).rows
         DeliveryPolicy(self.name, request).check_order(has_order=parts is not None)
-        yield from connection.execute(SEEN, group)
+        yield from connection.execute(JOINED, group, request.dead_letter_topic)
         if parts is None:
-            return Member(self.component, self.name, request, topic, group, dead)
+            member = Member(self.component, self.name, request, topic, group, dead)
+            yield from connection.execute(STAY, group, member.name, MEMBER_MS)
+            return member
         yield from connection.execute(_MAKE_PARTS, group, parts)
         return KeyOrderMember(self.component, self.name, request, topic, group, dead)
 
@@ -124,6 +124,11 @@ class PostgresPubSub(PostgresDriver, PubSubDriver):
         return rows[0][0] if rows else None
 
     lag, lag_async = on_connection(_lag)
+
+    def admin(self) -> PubSubAdmin:
+        from .admin import admin
+
+        return admin(self.component, self.name)
 
 
 class _Publish(PostgresChange):

@@ -18,9 +18,10 @@ _FIND: Final = Statement(
     "SELECT instance, address FROM {schema}.services WHERE app_id = $1 AND deadline > {schema}.now_ms()", "text"
 )
 _ENTER: Final = Statement(
-    "INSERT INTO {schema}.services (instance, app_id, address, deadline) VALUES ($1, $2, $3, {schema}.now_ms() + $4) "
-    "ON CONFLICT (instance) DO UPDATE SET deadline = excluded.deadline",
-    "text text text int8",
+    "INSERT INTO {schema}.services (instance, app_id, address, about, deadline) "
+    "VALUES ($1, $2, $3, $4, {schema}.now_ms() + $5) "
+    "ON CONFLICT (instance) DO UPDATE SET about = excluded.about, deadline = excluded.deadline",
+    "text text text text int8",
 )
 _TIDY: Final = Statement("DELETE FROM {schema}.services WHERE deadline <= {schema}.now_ms()")
 _LEAVE: Final = Statement("DELETE FROM {schema}.services WHERE instance = $1", "text")
@@ -32,6 +33,7 @@ _MAKE_SECRET: Final = Statement(
 
 class _Registry(Registry):
     def __init__(self, component: PostgresComponent) -> None:
+        self._component = component
         self.database, self.executor = component.engine, component.executor
         self._secret: bytes | None = None
 
@@ -43,6 +45,12 @@ class _Registry(Registry):
         return read_servers(app_id, (yield from connection.execute(_FIND, app_id)).rows)
 
     find, find_async = on_connection(_find)
+
+    def find_all(self, op: Operation, prefix: str, /) -> list[Entry]:
+        from .._inventory import list_servers
+        from .portable import DatabaseTables
+
+        return list_servers(DatabaseTables(self._component), op, prefix)
 
     def secret(self, op: Operation) -> bytes:
         if self._secret is None:

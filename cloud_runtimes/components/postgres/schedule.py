@@ -6,15 +6,16 @@ A run is a row of ``schedule_runs``, made in the transaction that moves its job 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from ...spi import schedule as spi
+from ...spi.inventory import JobInfo
 from ...spi.operation import Operation
-from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
+from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, RunStatus, ScheduleDriver, StoredJob
 from .._net.notify import Waiter
 from .._schedule.jobs import (
     COLUMNS,
+    FEATURES,
     RUN_COLUMNS,
     Advance,
     exists,
@@ -31,6 +32,9 @@ from .connection import Connection, Flow
 from .database import PostgresDriver, on_connection
 from .notifier import notification
 from .statement import BEGIN, COMMIT, ROLLBACK, Statement
+
+if TYPE_CHECKING:
+    from .portable import DatabaseTables
 
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 _NAMED: Final = "app = $1 AND name = $2"
@@ -75,7 +79,7 @@ _FIRST_OPEN: Final = (
 _NO_OPEN: Final = "NOT EXISTS (SELECT 1 FROM {schema}.schedule_runs o WHERE o.job = j.id AND o.deadline IS NOT NULL)"
 # milliseconds until the next occurrence could be claimed, and until the next open run
 _PEEK: Final = Statement(
-    f"SELECT (SELECT j.next FROM {{schema}}.schedule_jobs j WHERE j.app = $1 AND j.next IS NOT NULL AND {_HERE} AND {_NO_OPEN} "
+    f"SELECT (SELECT j.next FROM {{schema}}.schedule_jobs j WHERE j.app = $1 AND j.next IS NOT NULL AND NOT j.paused AND {_HERE} AND {_NO_OPEN} "
     "ORDER BY j.next LIMIT 1) - {schema}.now_ms(), "
     "(SELECT min(r.deadline) FROM {schema}.schedule_runs r LEFT JOIN {schema}.schedule_jobs j ON j.id = r.job "
     f"WHERE r.app = $1 AND r.deadline IS NOT NULL AND (j.id IS NULL OR {_HERE}) AND {_FIRST_OPEN}) - {{schema}}.now_ms()",
@@ -95,13 +99,13 @@ _OPEN: Final = Statement(
     "int8[]",
 )
 _LOCK_DUE: Final = Statement(
-    f"SELECT j.id FROM {{schema}}.schedule_jobs j WHERE j.app = $1 AND j.next <= {{schema}}.now_ms() AND {_HERE} AND {_NO_OPEN} "
+    f"SELECT j.id FROM {{schema}}.schedule_jobs j WHERE j.app = $1 AND j.next <= {{schema}}.now_ms() AND NOT j.paused AND {_HERE} AND {_NO_OPEN} "
     "ORDER BY j.next LIMIT $4 FOR UPDATE SKIP LOCKED",
     "text text[] text[] int8",
 )
 _DUE: Final = Statement(
     f"SELECT j.id, {_VERSION}, {COLUMNS} FROM {{schema}}.schedule_jobs j "
-    f"WHERE j.id = ANY ($1) AND j.next <= $2 AND {_NO_OPEN} ORDER BY j.next",
+    f"WHERE j.id = ANY ($1) AND j.next <= $2 AND NOT j.paused AND {_NO_OPEN} ORDER BY j.next",
     "int8[] int8",
 )
 _TAKE: Final = Statement(
@@ -161,7 +165,7 @@ _RENEW: Final = Statement(
 class PostgresSchedule(PostgresDriver, ScheduleDriver):
     """The jobs of one application."""
 
-    features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
+    features = FEATURES
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
         super().__init__(component, name)
@@ -214,6 +218,28 @@ class PostgresSchedule(PostgresDriver, ScheduleDriver):
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
         rows = self.component.engine.run(op, lambda connection: connection.execute(_RUNS, self._app, name)).rows
         return records(name, rows)
+
+    # -- all applications -------------------------------------------------
+
+    def jobs(self, op: Operation, prefix: str, limit: int, /) -> list[JobInfo]:
+        from .._inventory import list_all_jobs
+
+        return list_all_jobs(self._tables(), op, prefix, limit)
+
+    def pause(self, op: Operation, app: str, name: str, paused: bool, /) -> bool:
+        from .._inventory import pause_job
+
+        return pause_job(self._tables(), op, app, name, paused)
+
+    def retry_run(self, op: Operation, app: str, name: str, run_id: str, /) -> RunStatus | None:
+        from .._inventory import retry_run
+
+        return retry_run(self._tables(), op, app, name, run_id)
+
+    def _tables(self) -> DatabaseTables:
+        from .portable import DatabaseTables
+
+        return DatabaseTables(self.component)
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         self.component.engine.ready(op)

@@ -243,6 +243,22 @@ STEPS: Final = (
         "DROP FUNCTION {schema}.claim(int8, text, int8, int4, int8[])",
         CLAIM,
     ),
+    (  # events that wait for a broker of another engine
+        """CREATE TABLE {schema}.relay (
+            id int8 GENERATED ALWAYS AS IDENTITY,
+            name text COLLATE "C" NOT NULL,
+            due int8,
+            created int8 NOT NULL DEFAULT {schema}.now_ms(),
+            count int4 NOT NULL,
+            body bytea NOT NULL,
+            PRIMARY KEY (name, id))""",
+    ),
+    (  # what client.admin tells and does
+        "ALTER TABLE {schema}.groups ADD COLUMN paused int4 NOT NULL DEFAULT 0, ADD COLUMN dead_letters text",
+        "ALTER TABLE {schema}.locks ADD COLUMN since int8",
+        "ALTER TABLE {schema}.services ADD COLUMN about text",
+        "ALTER TABLE {schema}.schedule_jobs ADD COLUMN paused boolean NOT NULL DEFAULT false",
+    ),
 )
 
 

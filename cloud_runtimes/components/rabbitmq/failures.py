@@ -18,7 +18,7 @@ from ...errors import (
 from .._net import connections as _connections
 
 # reply codes of AMQP 0-9-1
-_FORCED, _TOO_LARGE, _REFUSED, NOT_FOUND, _LOCKED, _FAILED = 320, 311, 403, 404, 405, 406
+_FORCED, _TOO_LARGE, _REFUSED, NOT_FOUND, LOCKED, _FAILED = 320, 311, 403, 404, 405, 406
 _NOT_ALLOWED: Final = 530
 _RESOURCES: Final = 506
 
@@ -68,7 +68,7 @@ def map_error(where: str, error: ServerError) -> CloudRuntimesError:
         return ResourceExhaustedError(f"rabbitmq {where}: {text}: raise the server's max_message_size")
     if code == _RESOURCES:
         return ResourceExhaustedError(f"rabbitmq {where}: {text}", retryable=True)
-    if code in (_FORCED, _LOCKED, 541):
+    if code in (_FORCED, LOCKED, 541):
         return UnavailableError(f"rabbitmq {where}: the server closed the connection: {text}")
     if code == _FAILED:
         return InvalidArgumentError(f"rabbitmq {where}: {text}")

@@ -13,7 +13,7 @@ from ..._core.waker import Waker
 from .._net.connections import ConnectionLost
 from .connection import Connection
 from .failures import ServerError
-from .session import CLOSE, Ask, Publish, Step
+from .session import CLOSE, Publish, Step
 
 PATIENCE: Final = 5.0
 """Seconds that a server has for an answer which no caller gives it time for."""
@@ -43,8 +43,8 @@ class Waiting:
             self.future.set_result(None)
 
 
-def ask(connection: Connection, *asks: Ask) -> None:
-    """Send methods on a connection that its caller has alone, and wait for their answers.
+def ask(connection: Connection, *asks: Step) -> None:
+    """Send steps on a connection that its caller has alone, and wait for their answers.
 
     Raises:
         Lost, Refused: the connection ended, or the server refuses.

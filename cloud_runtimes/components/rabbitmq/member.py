@@ -5,25 +5,27 @@ The server sends messages as they come, up to the prefetch, and keeps them for t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
+from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.logs import repeated
 from ...errors import CloudRuntimesError, UnavailableError
-from ...spi.broker.in_flight import InFlight
+from ...spi.broker.in_flight import Held, InFlight
 from ...spi.broker.member import SocketMember
-from ...spi.broker.policy import POLL_TIMEOUT, DeliveryPolicy
+from ...spi.broker.policy import POLL, POLL_TIMEOUT, DeliveryPolicy
 from ...spi.broker.redelivery import write_history
+from ...spi.operation import Operation
 from ...spi.pubsub import Settled
 from .._net.connections import ConnectionLost
 from . import RabbitmqComponent
 from .failures import NOT_FOUND, ServerError
 from .link import PATIENCE, ask
-from .messages import FRAME, PAST, TOPIC, Reader, id_of, waiting
+from .messages import FRAME, GONE, OFFSET, PAST, TOPIC, Reader, id_of, letter_of, waiting
 from .session import CALLS, CLOSE, Ask, Publish
-from .wire import Properties, method
+from .wire import Properties, method, read_properties
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -32,8 +34,13 @@ if TYPE_CHECKING:
     from .replay import Replay
 
 _MOST: Final = 65535
+_GONE: Final = 3
+"""The channel of what tells which letters are gone."""
+_AHEAD: Final = 1000
 _LOOK = 30.0
 """Seconds without a message after which an idle member begins its consumer again: RabbitMQ 3.10 does not always say that a queue was deleted."""
+_LOOK_TIMEOUT: Final = 1.5
+"""Seconds of a look whether a group is paused: fewer than those after which a connection with a silent server is given up, and all that others publish by it."""
 
 
 class RabbitmqMember(SocketMember):
@@ -60,6 +67,7 @@ class RabbitmqMember(SocketMember):
         self._prefetch = 0  # messages
         self._consumers = 0  # so far
         self._per_message = 100.0 if component.settings.layout == "frame" else 1.0  # events of the last ones
+        self._letters: set[str] = set()  # that are gone
         self._heard = 0.0  # when the last message came, or the consumer began
 
     # -- the source -------------------------------------------------------
@@ -67,6 +75,10 @@ class RabbitmqMember(SocketMember):
     @property
     def is_connected(self) -> bool:
         return self._connection is not None
+
+    def is_paused(self) -> bool:
+        op, request = Operation(POLL, self.policy.pubsub, _LOOK_TIMEOUT), self.policy.request
+        return bool(self.component.engine.run(op, self._topology.is_paused(request.topic, request.group)))
 
     def _exchange(self, want: int) -> None:
         self._settle()
@@ -127,11 +139,40 @@ class RabbitmqMember(SocketMember):
         """Connect; what an earlier connection had is delivered again."""
         request, engine = self.policy.request, self.component.engine
         name = f"{request.topic} of {request.group}"
+        learns = self._topology.streams and self._run(self._topology.has(self._topology.gone(request.topic)))
         # a server gives up a client that says nothing for two intervals
         self._connection = engine.open(self.operation(), name, self.policy.ack_wait_ms / 2000)
         self._prefetch = 0
         self._acks = {CALLS: Acknowledgements(CALLS)}
         self._out.clear()
+        if learns:
+            try:
+                self._learn(self._topology.gone(request.topic))
+            except BaseException:
+                self._disconnect()
+                raise
+
+    def _learn(self, stream: str) -> None:
+        """Learn which letters of the topic are gone, and consume what is told of others."""
+        connection, mark = self._connection, token_hex(8)
+        assert connection is not None
+        self._ask(
+            Ask((20, 10), "s", "", channel=_GONE),
+            Ask((60, 10), "lho", 0, _AHEAD, 0, channel=_GONE),
+            Ask((60, 20), "hssot", 0, stream, "gone", 0, {OFFSET: "first"}, channel=_GONE),
+        )
+        self._run(self._driver.tell_gone(self.policy.request.topic, mark))
+        end = monotonic() + POLL_TIMEOUT
+        while mark not in self._letters:
+            if not connection.wait(end):
+                raise TimeoutError
+            connection.receive()
+            self._read()
+            self._flush()
+
+    def _removed(self, held: Held) -> Iterator[int]:
+        """Yield which events of a message are letters that are gone."""
+        return (index for index in range(held.length) if letter_of(held.frame[index]) in self._letters)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -282,7 +323,12 @@ class RabbitmqMember(SocketMember):
         """Take in what has come."""
         connection = self._connection
         assert connection is not None
-        if deliveries := connection.session.take().get(CALLS):
+        taken = connection.session.take()
+        if told := taken.get(_GONE):
+            self._letters.update(str((read_properties(about).headers or {}).get(GONE)) for _, about, _ in told)
+            self.in_flight.removed = self._removed
+            self._out.append(method(_GONE, (60, 80), "qo", told[-1][0], 1))
+        if deliveries := taken.get(CALLS):
             self._heard = monotonic()
             count = self._reader.take(CALLS, deliveries)
             self._per_message = max(1.0, count / len(deliveries))

@@ -13,7 +13,7 @@ from ...spi.broker.in_flight import InFlight
 from ...spi.broker.ordered import PARTS
 from ...spi.broker.reading import read_count
 from ...spi.broker.redelivery import as_messages, read_history
-from ...spi.events import to_binary
+from ...spi.events import EventRecord, to_binary
 from .session import Delivered
 from .topology import REST
 from .wire import Properties, properties, read_properties
@@ -24,6 +24,8 @@ PAST: Final = "x-cr-past"
 """Of what comes again: how often it was delivered, when first and last, and the last error."""
 OFFSET: Final = "x-stream-offset"
 """Of what comes from a stream."""
+GONE: Final = "x-cr-gone"
+"""The letter that a message stands for, in the stream of what was removed, and of copies."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 STRUCTURED: Final = Properties("application/cloudevents+json; charset=utf-8", None, 2)
 FRAME: Final = Properties(None, None, 2)
@@ -54,6 +56,12 @@ class _Early(NamedTuple):
     properties: Properties
     body: bytes
     delay_ms: int
+
+
+def letter_of(record: EventRecord) -> str:
+    """Return what tells a letter from all others of its topic."""
+    says = record.extensions
+    return f"{record.id} {says.get('dlgroup', '')} {says.get('dllast', '')}"
 
 
 class Reader:

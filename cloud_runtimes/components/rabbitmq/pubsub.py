@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, NotFoundError
 from ...spi import pubsub as spi
+from ...spi.admin import PubSubAdmin
 from ...spi.broker.ordered import PARTS
 from ...spi.broker.policy import FEATURES, DeliveryPolicy
 from ...spi.flow import both_apis
@@ -18,7 +19,7 @@ from .._log.claims import count_in
 from .._net.engines import EngineDriver
 from . import RabbitmqComponent
 from .failures import NOT_FOUND, ServerError
-from .messages import FRAME, PLAIN, as_binary, as_plain, routing_keys, waiting
+from .messages import FRAME, GONE, PLAIN, as_binary, as_plain, routing_keys, waiting
 from .session import CONFIRMS, Publish
 from .topology import Topology
 from .wire import Properties, content, method, properties
@@ -58,6 +59,14 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
             spi.START_TIME: 'with kind = "stream" a new group gets all there is: skip events by event.time in the handler',
             spi.KEY_ORDER: 'with kind = "stream" a copy of the stream would come between what is published: '
             'set kind = "queue" for a pub/sub name whose groups have an order',
+            spi.PEEK: 'a queue counts a delivery of what is looked at: set kind = "stream", which can be read without a trace',
+            **dict.fromkeys(
+                (spi.REDRIVE, spi.DISCARD),
+                'a queue gives up its first messages alone: set kind = "stream", which tells the letters that are gone',
+            ),
+            spi.PAUSE: 'the note would need an exchange and a queue that are not made: set ensure = "create"',
+            spi.TOPICS: "rabbitmqctl list_exchanges tells them",
+            spi.GROUPS: "rabbitmqctl list_queues tells the queues of groups, with messages_ready and messages_unacknowledged",
             spi.LAG: "rabbitmqctl list_queues tells messages_ready and messages_unacknowledged of the group's queue",
         }
     )
@@ -71,8 +80,12 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
         self.too_large_hint = "raise max_value_bytes, or send a reference to it instead"
         self.topology = Topology(component.engine, name)
         replayed = {spi.START} if self.topology.replays else set()
+        shown = {spi.PEEK, spi.REDRIVE, spi.DISCARD} if self.topology.streams else set()
         ordered = set() if self.topology.streams else {spi.KEY_ORDER}
-        self.features = FEATURES - {spi.START, spi.START_TIME, spi.LAG} | replayed | ordered
+        noted = {spi.PAUSE} if self.topology.creates else set()
+        self.features = (
+            FEATURES - {spi.START, spi.START_TIME, spi.LAG} | {spi.DELETE_GROUP} | replayed | shown | ordered | noted
+        )
 
     # -- publishing -------------------------------------------------------
 
@@ -216,7 +229,31 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
 
             engine.run(op, topology.join(request))
             return OrderedMember(self.component, self, rules)
+        if topology.replays and request.dead_letter_topic is not None:
+            engine.run(op, self.begin_gone(request.dead_letter_topic))
         replays = topology.replays and request.start != "latest" and engine.run(op, is_replayed(self, request))
         engine.run(op, topology.join(request, begins=not replays))
         replay = Replay(self.component, self, rules) if replays else None
         return RabbitmqMember(self.component, self, rules, replay)
+
+    def begin_gone(self, topic: str) -> Flow[None]:
+        """Make the stream of what was removed of a dead-letter topic, which is never empty."""
+        if (yield from self.topology.ensure_gone(topic)):
+            yield from self.tell_gone(topic, "")
+
+    def tell_gone(self, topic: str, letter: str) -> Flow[None]:
+        """Publish that a letter is gone."""
+        step = self.gone(topic, letter)
+        yield (step,)
+        if step.problem is not None:
+            raise step.problem
+
+    def gone(self, topic: str, letter: str) -> Publish:
+        """Return what tells that a letter is gone."""
+        due, about = self.topology.due, Properties(None, {GONE: letter}, 2)
+        return Publish(self.message(due, self.topology.gone(topic), about, b"", mandatory=True), 1, due)
+
+    def admin(self) -> PubSubAdmin:
+        from .admin import RabbitmqAdmin
+
+        return RabbitmqAdmin(self)

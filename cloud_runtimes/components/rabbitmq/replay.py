@@ -52,6 +52,12 @@ def is_replayed(driver: RabbitmqPubSub, request: SubscribeRequest) -> Flow[bool]
     return True
 
 
+def is_event(about: Properties) -> bool:
+    """Return whether a message of a stream is none of a replay's own."""
+    headers = about.headers or {}
+    return _MARK not in headers and _NEXT not in headers
+
+
 def _publish(driver: RabbitmqPubSub, messages: list[tuple[str, Properties, bytes]]) -> Flow[None]:
     """Publish messages into queues."""
     due = driver.topology.due
@@ -145,7 +151,7 @@ class Replay:
                 headers = about.headers or {}
                 after = headers.get(OFFSET, after - 1) + 1
                 seen = seen or headers.get(_MARK) == mark
-                if _MARK not in headers and _NEXT not in headers:
+                if is_event(about):
                     copied.append((self._queue, about._replace(headers=published(headers)), body))
             if copied:
                 self._run(_publish(self._driver, copied))

@@ -21,9 +21,9 @@ _CHANNELS: Final = 255
 _OPEN: Final = (20, 10), "s", ""
 _SELECT: Final = (85, 10), "o", 0
 _DELIVER: Final = b"\x00\x3c\x00\x3c"
-_ANSWERS: Final = frozenset(
-    [(20, 11), (20, 41), (40, 11), (40, 31), (50, 11), (50, 21), (50, 41), (60, 11), (60, 21), (60, 31), (85, 11)]
-)
+_ANSWERS: Final = frozenset([
+    (20, 11), (20, 41), (40, 11), (40, 21), (40, 31), (50, 11), (50, 21), (50, 41), (50, 51), (60, 11), (60, 21), (60, 31), (85, 11),
+])  # fmt: skip
 _CONSUMES: Final = (60, 21)
 _FOLLOWS: Final = {10: 30, 30: 41, 41: 0}
 """Methods of the handshake, with the one that follows."""
@@ -287,7 +287,8 @@ class Session:
                 self._again = bool(arriving) and arriving[-1][1] == properties
                 arriving.append((of, properties, body))
             else:
-                step = next((each for each in self._publishing if each.exchange == of), None)
+                has = (each for each in self._publishing if each.exchange == of and b"".join(pieces[:1]) in each.data)
+                step = next(has, None)
                 if step is not None and len(step.returned) < step.count:
                     step.returned.append(body)
 

@@ -2,18 +2,22 @@
 
 A group whose events come in the order of their keys has several queues instead, behind an exchange of its own that goes by the routing key: the part of the key. What has none goes to one more queue, ``rest``.
 
+A group is paused by a binding: a message with its name as the routing key then has a queue, which keeps nothing. Without the binding the message is returned, and no error is logged.
+
 A delay queue has one time to live for all its messages, else a long one would hold up those behind it. When it is over the server hands a message on to the exchange ``due``, with the routing key that it came with: the queue where it goes then. A delay that no queue has takes several, the longest first; the header `REST` tells what is left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from secrets import token_bytes
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import InvalidArgumentError
 from ...spi.broker.ordered import PARTS
 from .failures import NOT_FOUND, ServerError
-from .session import Ask
+from .session import CONFIRMS, Ask, Publish
+from .wire import Properties, content, method, properties, read
 
 if TYPE_CHECKING:
     from ...spi.pubsub import SubscribeRequest
@@ -37,24 +41,29 @@ _EXCHANGE: Final = 40, 30
 _QUEUE: Final = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
 # what waits for its retry is not acknowledged meanwhile: 30 days, from RabbitMQ 3.12 on
 _PART: Final = {**_QUEUE, "x-single-active-consumer": True, "x-consumer-timeout": 30 * 86_400_000}
+_NOTHING: Final = {"x-queue-type": "quorum", "x-max-length": 0}
+_LOOK: Final = properties(Properties(None, None, 1))
 
 
 class Topology:
     """Topology of one pub/sub name.
 
     Attributes:
+        creates: whether exchanges and queues are made.
         due: the exchange whose routing keys name queues.
         streams: whether topics have streams.
+        paused: the exchange, and the queue, that tell which groups are paused.
         replays: whether new groups get the events that are already there.
     """
 
     def __init__(self, engine: RabbitmqEngine, name: str) -> None:
         self._engine = engine
         self._prefix = engine.settings.prefix.replace("{name}", name)
-        self._creates = engine.settings.ensure == "create"
+        self.creates = engine.settings.ensure == "create"
         self.due = f"{self._prefix}:due"
+        self.paused = f"{self._prefix}:paused"
         self.streams = engine.settings.kind == "stream"
-        self.replays = self.streams and self._creates
+        self.replays = self.streams and self.creates
         self._stream = {"x-queue-type": "stream", "x-max-age": f"{int(engine.settings.retention)}s"}
 
     # -- names ------------------------------------------------------------
@@ -76,6 +85,10 @@ class Topology:
     def stream(self, topic: str) -> str:
         """Return the stream of a topic."""
         return _short(f"{self._prefix}{_quoted(topic)}::stream", f"the topic {topic!r}")
+
+    def gone(self, topic: str) -> str:
+        """Return the stream of what was removed of a dead-letter topic."""
+        return _short(f"{self._prefix}{_quoted(topic)}::gone", f"the topic {topic!r}")
 
     def replay(self, topic: str, group: str) -> str:
         """Return the queue that tells how far a group is with the stream; it is there until the group has all of it."""
@@ -117,7 +130,7 @@ class Topology:
         if request.dead_letter_topic is not None:
             yield from self.ensure(request.dead_letter_topic)
             asks += yield from self._unless_ordered(request.dead_letter_topic, group)
-        if self._creates:
+        if self.creates:
             yield from self._ensure_due()
             asks += [self._bind(queue, self.due, queue) for queue in queues]
         yield from self._make(*asks)
@@ -153,6 +166,73 @@ class Topology:
         if look.failure is not None:
             raise look.failure
         return True
+
+    def ensure_gone(self, topic: str) -> Flow[bool]:
+        """Make the stream of what was removed of a dead-letter topic; returns whether it was not there."""
+        name = self.gone(topic)
+        if name in self._engine.declared or (yield from self.has(name)):
+            return False
+        yield from self._ensure_due()
+        yield from self._make(self._queue(name, None, {"x-queue-type": "stream"}), self._bind(name, self.due, name))
+        self._engine.declared.add(name)
+        return True
+
+    def redrives(self, topic: str, goal: str) -> Flow[str]:
+        """Return the exchange of what goes to all groups of a topic, and is removed of the dead-letter topic."""
+        name = self.part(topic, goal, ":redrive")
+        yield from self.ensure(goal)
+        bound = self._bind(self.exchange(goal), name, kind=_EXCHANGE), self._bind(self.gone(topic), name)
+        yield from self._make(self._exchange(name), *bound)
+        return name
+
+    def use(self, queues: Iterable[str]) -> Flow[tuple[int, int]]:
+        """Return how many messages wait in queues, and how many consumers these have; what is not there has none."""
+        messages = consumers = 0
+        for queue in queues:
+            look = Ask((50, 10), "hsot", 0, queue, _PASSIVE, {})
+            yield (look,)
+            if look.failure is None:
+                _, waiting, using = read("sll", look.reply, 0)
+                messages, consumers = messages + waiting, consumers + using
+            elif not (isinstance(look.failure, ServerError) and look.failure.code == NOT_FOUND):
+                raise look.failure
+        return messages, consumers
+
+    def group(self, topic: str, group: str, ordered: bool) -> list[str]:
+        """Return the queues of a group; the last tells that it is there."""
+        if not ordered:
+            return [self.queue(topic, group)]
+        return [self.part(topic, group, name) for name in (*QUEUES, "members")]
+
+    def delete(self, topic: str, group: str, ordered: bool) -> Flow[None]:
+        """Delete a group, which is paused no more."""
+        if self.creates:
+            yield from self.pause(topic, group, False)
+        exchanges = [self.part(topic, group, name) for name in ("parts", "rest")] if ordered else []
+        queues = [*([self.replay(topic, group)] if self.streams else []), *self.group(topic, group, ordered)]
+        yield from self._make(
+            [Ask((40, 20), "hso", 0, name, 0) for name in exchanges],
+            [Ask((50, 40), "hso", 0, name, 0) for name in queues],
+        )
+
+    def pause(self, topic: str, group: str, paused: bool) -> Flow[None]:
+        """Note that a group is paused, or that it is not."""
+        yield from self._ensure_paused()
+        name = self.queue(topic, group)
+        undo = [Ask((50, 50), "hssst", 0, self.paused, self.paused, name, {})]
+        yield from self._make(self._bind(self.paused, self.paused, name) if paused else undo)
+
+    def is_paused(self, topic: str, group: str) -> Flow[bool]:
+        """Return whether a group is paused."""
+        yield from self._ensure_paused()
+        # the body tells it from other looks, whose messages may be returned meanwhile
+        message = method(CONFIRMS, (60, 40), "hsso", 0, self.paused, self.queue(topic, group), 1)
+        step = Publish(message + content(CONFIRMS, _LOOK, token_bytes(8), self._engine.frame_max), 1, self.paused)
+        yield (step,)
+        if step.failure is not None:
+            self.forget()
+            raise step.failure
+        return not step.returned
 
     def begin_replay(self, topic: str, group: str) -> Flow[None]:
         """Make the queue that `replay` names."""
@@ -195,6 +275,12 @@ class Topology:
             yield from self._make(self._exchange(lost), self._queue(lost, lost, _QUEUE), due)
             self._engine.declared.add(self.due)
 
+    def _ensure_paused(self) -> Flow[None]:
+        if self.paused not in self._engine.declared:
+            asks = self._exchange(self.paused, "direct"), self._queue(self.paused, None, _NOTHING)
+            yield from self._make(*asks)
+            self._engine.declared.add(self.paused)
+
     def _make(self, *asks: Iterable[Ask]) -> Flow[None]:
         steps = tuple(each for some in asks for each in some)
         yield steps
@@ -206,18 +292,18 @@ class Topology:
         return self._queue(self.queue(topic, group), self.exchange(topic), _QUEUE)
 
     def _exchange(self, name: str, kind: str = "fanout", arguments: dict[str, Any] | None = None) -> list[Ask]:
-        bits = _DURABLE if self._creates else _DURABLE | _PASSIVE
+        bits = _DURABLE if self.creates else _DURABLE | _PASSIVE
         return [Ask((40, 10), "hssot", 0, name, kind, bits, arguments or {})]
 
     def _queue(self, name: str, exchange: str | None, arguments: dict[str, Any]) -> list[Ask]:
-        if not self._creates:
+        if not self.creates:
             return [Ask((50, 10), "hsot", 0, name, _DURABLE | _PASSIVE, {})]
         declaration = Ask((50, 10), "hsot", 0, name, _DURABLE, arguments)
         return [declaration] if exchange is None else [declaration, *self._bind(name, exchange)]
 
     def _bind(self, name: str, exchange: str, key: str = "", kind: tuple[int, int] = (50, 20)) -> list[Ask]:
         """Return what binds a queue, or another exchange."""
-        return [Ask(kind, "hsssot", 0, name, exchange, key, 0, {})] if self._creates else []
+        return [Ask(kind, "hsssot", 0, name, exchange, key, 0, {})] if self.creates else []
 
 
 def _quoted(part: str) -> str:

@@ -80,6 +80,7 @@ class DaprState(RedisState):
     """A store whose keys are Dapr's. They have no hash tag: on a cluster each key is a call of its own."""
 
     features = FEATURES - {state.FENCE, state.LIST_KEYS}
+    has_order = False
     etags = r"[+-]?[0-9]+"
 
     def __init__(self, component: RedisComponent, name: str) -> None:
@@ -155,9 +156,10 @@ class DaprPubSub(RedisPubSub):
 
     def __init__(self, component: RedisComponent, name: str) -> None:
         super().__init__(component, name)
-        self.features -= {pubsub.KEY_ORDER}  # members of Dapr's in the group would know nothing of it
+        # members of Dapr's in a group would know nothing of its order, and any stream may be a topic
+        self.features -= {pubsub.KEY_ORDER, pubsub.TOPICS}
         if component.is_cluster:  # a dead letter is in another slot
-            self.features -= {pubsub.DEAD_LETTER}
+            self.features -= {pubsub.DEAD_LETTER, pubsub.REDRIVE}
 
     def keys_of(self, topic: str) -> TopicKeys:
         return TopicKeys.of(partial(self._key, topic), topic)._replace(stream=topic.encode())

@@ -11,7 +11,7 @@ from ..._native import events as kernel
 from ...codec import json
 from ...errors import CloudRuntimesError
 from ...spi.broker.in_flight import InFlight, Unacked
-from ...spi.broker.policy import NO_HISTORY
+from ...spi.broker.policy import LATEST, NO_HISTORY
 from ...spi.broker.reading import LaterVersionError, read_message
 from ...spi.broker.redelivery import read_history, write_history
 from ...spi.events import changed
@@ -59,7 +59,8 @@ _DATA: Final = b"data"
 
 def take_in(in_flight: InFlight, origin: int, entries: Sequence[Any], deliveries: int) -> tuple[int, bool]:
     """Take in entries; returns how many events they have, and whether a bell was among them."""
-    if origin == STREAM and deliveries == 1 and not [1 for _, each in entries if len(each) != 2 or each[0] != _DATA]:
+    plain = entries and origin == STREAM and deliveries == 1
+    if plain and not [1 for _, each in entries if len(each) != 2 or each[0] != _DATA]:
         return in_flight.add(origin, [id for id, _ in entries], [fields[1] for _, fields in entries]), False
     count, bell = 0, False
     for id, pairs in entries:
@@ -94,12 +95,19 @@ def _member(field: tuple[bytes, bytes]) -> tuple[str, str]:
         return f"{_text(name)}_base64", b2a_base64(value, newline=False).decode()
 
 
-def part_arguments(parts: Iterable[Unacked], messages: Callable[..., list[tuple[str | None, bytes]]]) -> list[Value]:
-    """Return parts as the scripts that settle have them; ``messages`` puts dead letters into their layout."""
+def id_before(begins: int | None) -> str:
+    """Return the id that a group which begins at a time has read last; ids are milliseconds of the server's clock, and a number."""
+    if begins == LATEST:
+        return "$"
+    return f"{begins - 1}-{2**64 - 1}" if begins else "0"
+
+
+def part_arguments(parts: Iterable[Unacked], letters: Callable[[bytes], list[bytes]]) -> list[Value]:
+    """Return parts as the scripts that settle have them; ``letters`` puts dead letters into their layout."""
     arguments: list[Value] = []
     for part in parts:
         origin: Any = part.held.origin
-        for what, count, data, done in _becomes(part, messages):
+        for what, count, data, done in _becomes(part, letters):
             past = write_history(part.deliveries, part.history).encode() if what == "again" else b""
             topic = kernel.Frame(part.frame).topic if what == "dead" and part.frame is not None else ""
             delay = part.delay_ms or 0
@@ -108,13 +116,11 @@ def part_arguments(parts: Iterable[Unacked], messages: Callable[..., list[tuple[
     return arguments
 
 
-def _becomes(
-    part: Unacked, messages: Callable[..., list[tuple[str | None, bytes]]]
-) -> list[tuple[str, int, bytes, bool]]:
+def _becomes(part: Unacked, letters: Callable[[bytes], list[bytes]]) -> list[tuple[str, int, bytes, bool]]:
     if part.frame is None:
         return [("drop" if part.events else "done", part.events, b"", part.done)]
     if part.delay_ms is not None:
         return [("again", part.events, part.frame, part.done)]
-    letters = [data for _, data in messages([part.frame], raw=False)]
-    each = part.events // len(letters)
-    return [("dead", each, data, part.done and number == len(letters)) for number, data in enumerate(letters, start=1)]
+    dead = letters(part.frame)
+    each = part.events // len(dead)
+    return [("dead", each, data, part.done and number == len(dead)) for number, data in enumerate(dead, start=1)]

@@ -14,30 +14,37 @@ Each script notifies before it writes: a user who may not publish changes nothin
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
+from operator import itemgetter
 from time import monotonic
 from typing import Any, Final
 
 from ...errors import DeadlineExceededError, UnavailableError
+from ...schedule.times import from_ms
+from ...spi.inventory import LockInfo
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import FORGET_MS, TURN, Ask, QueuedLock, QueueEntry, trying
 from .._net.notify import Waiter
+from .._unreadable import read_entries
 from . import RedisComponent
 from .engine import Script
-from .resp import Flow
+from .failures import checked
+from .resp import Batch, Flow
+from .scanning import pages, scan
 
 _LATE_MS: Final = 60_000
 _AWAY: Final = 15.0
 """Seconds for which a waiter outlives a server that cannot be reached."""
 _STATUS: Final = (UnlockStatus.NOT_FOUND, UnlockStatus.NOT_OWNER, UnlockStatus.SUCCESS)
 
-# KEYS of all: lock, queue. A lock: owner, claim, token, deadline (milliseconds since 1970 UTC)
+# KEYS of all: lock, queue. A lock: owner, claim, token, deadline and since when (milliseconds since 1970 UTC)
 _COMMON: Final = f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
 local function number(last) return text(math.max((tonumber(last) or 0) + 1, time[1] * 1000000 + time[2])) end
-local row = redis.call('HMGET', KEYS[1], 'o', 'c', 't', 'd')
+local row = redis.call('HMGET', KEYS[1], 'o', 'c', 't', 'd', 's')
 local claim, deadline = row[2], tonumber(row[4])
 local lasts = deadline and deadline > now
 local function keep(till, ...)
@@ -84,11 +91,12 @@ if claim ~= mine or not lasts then
   end
   row[3] = number(redis.call('GET', KEYS[3]))
   redis.call('SET', KEYS[3], row[3])
+  row[5] = text(now)
   if ahead > 0 or ticket ~= '' then
     redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ticket == '' and '+inf' or ticket)
   end
 end
-keep(now + expiry + 1, 'o', owner, 'c', mine, 't', row[3])
+keep(now + expiry + 1, 'o', owner, 'c', mine, 't', row[3], 's', row[5] or text(now))
 return {{row[3], 0, ticket}}
 """)
 # ARGV: claim, milliseconds
@@ -109,10 +117,10 @@ end
 if mine then free(waiters) end
 return mine and lasts and 1 or 0
 """)
-# ARGV: owner, what channels begin with
+# ARGV: owner or token, what channels begin with, which of them it is
 _UNLOCK: Final = Script(f"""{_COMMON}
 if not lasts then return 0 end
-if row[1] ~= ARGV[1] then return 1 end
+if row[tonumber(ARGV[3])] ~= ARGV[1] then return 1 end
 free(notify(ARGV[2]))
 return 2
 """)
@@ -187,5 +195,36 @@ class RedisLock(QueuedLock):
         keys = (*self._keys(request.resource_id), self._mark(request))
         return _RELEASE.run(keys, request.claim, self._channels(), int(marked))
 
-    def _unlocking(self, resource_id: str, owner: str) -> Flow[UnlockStatus]:
-        return _STATUS[(yield from _UNLOCK.run(self._keys(resource_id), owner, self._channels()))]
+    def _unlocking(self, resource_id: str, holder: str | int) -> Flow[UnlockStatus]:
+        field = 3 if isinstance(holder, int) else 1
+        return _STATUS[(yield from _UNLOCK.run(self._keys(resource_id), holder, self._channels(), field))]
+
+    # -- looking ----------------------------------------------------------
+
+    def locks(self, op: Operation, prefix: str, limit: int, /) -> list[LockInfo]:
+        return self._component.engine.run(op, self._locks(prefix, limit))
+
+    def _locks(self, prefix: str, limit: int) -> Flow[list[LockInfo]]:
+        head = self._keys("")[0]
+        ends = yield from scan(head + prefix.encode())
+        found: list[LockInfo] = []
+        for some in pages(sorted(prefix + end.decode(errors="replace") for end in ends)):
+            keys = map(self._keys, some)
+            asked = [each for lock, queue in keys for each in (("HMGET", lock, *"otds"), ("ZCARD", queue))]
+            time, *rows = yield Batch(("TIME",), *asked, key=head)
+            now = int(checked([time])[0][0]) * 1000
+            told = zip(some, rows[::2], rows[1::2], strict=True)
+            found += filter(None, read_entries(f"lock {self._name!r}", told, itemgetter(0), partial(_read, now)))
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+
+def _read(now: int, told: tuple[str, Any, Any]) -> LockInfo | None:
+    """Return a lock of its name, its fields and how many wait; ``None``: nobody has it or wants it."""
+    name, *replies = told
+    (owner, token, deadline, since), waiting = checked(replies)
+    if deadline is not None and int(deadline) > now:
+        begun = None if since is None else from_ms(int(since))
+        return LockInfo(name, owner.decode(), int(token), begun, from_ms(int(deadline)), waiting)
+    return LockInfo(name, None, None, None, None, waiting) if waiting else None

@@ -14,9 +14,8 @@ from ..._core.logs import repeated
 from ...errors import CloudRuntimesError, UnavailableError
 from ...spi.broker.in_flight import InFlight
 from ...spi.broker.member import SocketMember
-from ...spi.broker.policy import DeliveryPolicy
+from ...spi.broker.policy import LOOK_TIMEOUT, POLL, DeliveryPolicy
 from ...spi.operation import Operation
-from ...spi.pubsub import SubscribeRequest
 from .._net.connections import ConnectionLost
 from . import RedisComponent
 from .engine import Pipeline
@@ -47,13 +46,13 @@ class RedisMember(SocketMember):
         self,
         component: RedisComponent,
         driver: RedisPubSub,
-        request: SubscribeRequest,
+        policy: DeliveryPolicy,
         now_ms: int,
         in_flight: Callable[[DeliveryPolicy], InFlight] = InFlight,
     ) -> None:
-        policy = DeliveryPolicy(driver.name, request)
         super().__init__(component, policy, in_flight(policy))
         self._driver = driver
+        request = policy.request
         self._group: Value = request.group
         self._me: Value = self.policy.name
         keys, group = driver.keys(request.topic), GroupKeys.of(driver.keys(request.topic), request.group)
@@ -61,7 +60,7 @@ class RedisMember(SocketMember):
         self._keys = (keys.stream, group.retry, keys.delayed, group.later)
         dead = keys if request.dead_letter_topic is None else driver.keys(request.dead_letter_topic)
         self._settling = (*self._keys, dead.stream, keys.counters)
-        self._seen = keys.seen
+        self._seen, self._paused = keys.seen, keys.paused
         self._ack_wait = self.policy.ack_wait_ms / 1000
         self._connection: Connection | None = None
         self._client = 0
@@ -85,6 +84,10 @@ class RedisMember(SocketMember):
 
     def _now_us(self) -> int:
         return int((monotonic() + self._clock) * 1e6)
+
+    def is_paused(self) -> bool:
+        asked = _one(Batch(("SISMEMBER", self._paused, self._group), key=self._keys[0]))
+        return bool(self.component.engine.run(Operation(POLL, self.policy.pubsub, LOOK_TIMEOUT), asked))
 
     def _exchange(self, want: int) -> None:
         in_flight = self.in_flight
@@ -134,7 +137,7 @@ class RedisMember(SocketMember):
         """Make the group again where it does not exist, from the beginning: what is there may come twice, and nothing is missed."""
         self._disconnect()
         where = f"redis {self.component.engine.where}"
-        _, created = self._run(self._driver.join(self.policy.request, "0"))
+        _, created = self._run(self._driver.join(self.policy, "0"))
         if not created:
             return UnavailableError(f"{where}: the keys of the group have moved")
         self.in_flight.forget()
@@ -248,7 +251,7 @@ class RedisMember(SocketMember):
 
     def _parts(self) -> list[Value]:
         """Return the arguments of the scripts that settle what was not acknowledged."""
-        parts = part_arguments(self.in_flight.unacked, self._driver.messages)
+        parts = part_arguments(self.in_flight.unacked, self._driver.letters)
         return [self._group, self._me, self.policy.label, *parts]
 
     def _settle_meanwhile(self) -> Flow[None]:

@@ -5,9 +5,10 @@ It reads the stream by position, past the group's own place, which says only wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,8 @@ from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
 from . import RedisComponent
 from .engine import Pipeline
-from .entries import RETRY, STREAM, take_in
+from .entries import STREAM, take_in
+from .failures import checked
 from .member import RedisMember
 from .resp import Batch, Flow, Value
 from .streams import ORDER, PROGRESS, GroupKeys, TopicKeys
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _TELL_EVERY: Final = 0.05
 """Seconds after which the progress is written of parts, too, of which nothing was settled: `lag` reads what is behind it."""
+_BEGIN: Final[Value] = "0-0"
 _PAGE: Final = 1000
 _MOST: Final = 8192
 """Events of all parts that are read at once at most."""
@@ -38,14 +41,15 @@ class OrderedRedisMember(RedisMember):
 
     in_flight: OrderedInFlight
 
-    def __init__(self, component: RedisComponent, driver: RedisPubSub, request: SubscribeRequest, now_ms: int) -> None:
-        super().__init__(component, driver, request, now_ms, _in_flight)
-        keys = driver.keys(request.topic)
-        group = GroupKeys.of(keys, request.group)
+    def __init__(self, component: RedisComponent, driver: RedisPubSub, policy: DeliveryPolicy, now_ms: int) -> None:
+        super().__init__(component, driver, policy, now_ms, _in_flight)
+        keys = driver.keys(policy.request.topic)
+        group = GroupKeys.of(keys, policy.request.group)
         stream, retry, *_, dead, counters = self._settling
         self._order = (stream, retry, group.parts, group.members, keys.seen, dead, counters)
         self._surveyed = self._written = self._told = 0.0
-        self._bell: Value = "0-0"  # the last entry of the second stream, of which only bells matter
+        self._bell = _BEGIN  # the last entry of the second stream, which has bells and what was redriven
+        self._rung = self._bell
         self.valid_until = 0.0
 
     @property
@@ -63,6 +67,7 @@ class OrderedRedisMember(RedisMember):
     def _reading(self, count: int, block: tuple[Value, ...]) -> tuple[Value, ...]:
         assert self.in_flight.position is not None
         self._after = self.in_flight.position
+        self._rung = self._bell
         last = id_of(self._after)
         return ("XREAD", "COUNT", count, *block, "STREAMS", *reversed(self._streams.values()), self._bell, last)
 
@@ -72,11 +77,12 @@ class OrderedRedisMember(RedisMember):
         self.in_flight.read_all()
 
     def _take_in(self, origin: int, entries: Sequence[Any], deliveries: int) -> int:
-        if origin == RETRY:
+        if origin == STREAM:
+            return super()._take_in(origin, entries, deliveries)
+        if self._bell == self._rung:
             self._bell = entries[-1][0]
-            self._look_at = 0.0
-            return 0
-        return super()._take_in(origin, entries, deliveries)
+        with self.in_flight.take_beside():
+            return super()._take_in(origin, entries, deliveries)
 
     def _recover(self, connection: Connection, op: Operation) -> None:
         """Do nothing: a read that did not come is made again."""
@@ -95,7 +101,8 @@ class OrderedRedisMember(RedisMember):
         in_flight, now = self.in_flight, monotonic()
         take, give = in_flight.take, in_flight.drained()
         surveys = now >= self._surveyed + SURVEY_EVERY or not self.valid_until
-        must = surveys or take or give or in_flight.unacked or now >= self._renewed + self._ack_wait / 3
+        beside = in_flight.settled_beside() if in_flight.beside else {}
+        must = surveys or take or give or in_flight.unacked or beside or now >= self._renewed + self._ack_wait / 3
         changed = []
         if must or now >= self._written + WRITE_EVERY:
             everything = surveys or bool(give) or now >= self._told + _TELL_EVERY
@@ -105,7 +112,8 @@ class OrderedRedisMember(RedisMember):
             self._written = now
             parts = list(in_flight.unacked)
             arguments = self._arguments("survey" if surveys else "renew", take, give, changed)
-            pipeline.run(partial(self._ordered, now, give, changed, len(parts)), ORDER, self._order, *arguments)
+            taken = partial(self._ordered, now, give, changed, beside, len(parts))
+            pipeline.run(taken, ORDER, self._order, *arguments)
         in_flight.done.clear()
         self._count_expired(pipeline)
 
@@ -119,22 +127,29 @@ class OrderedRedisMember(RedisMember):
         return [*head, _joined(take), _joined(give), len(changed), *progress, *self._parts()]
 
     def _parts(self) -> list[Value]:
-        """Return what becomes of events that were not acknowledged."""
+        """Return what becomes of events that were not acknowledged, and which redriven ones are settled."""
         parts: list[Value] = []
         for each in self.in_flight.unacked:
             part: Any = each.held.origin
             if each.frame is None:
                 parts += (part, "drop", each.events, b"", b"")
                 continue
-            letters = self._driver.messages([each.frame], raw=False)
+            letters = self._driver.letters(each.frame)
             topic = self.policy.request.topic
-            parts += chain.from_iterable(
-                (part, "dead", each.events // len(letters), data, topic) for _, data in letters
-            )
+            parts += chain.from_iterable((part, "dead", each.events // len(letters), data, topic) for data in letters)
+        for held in self.in_flight.settled_beside().values():
+            owner: Any = held.origin
+            parts += (owner, "done", 0, held.tokens[0], b"")
         return parts
 
     def _ordered(
-        self, begun: float, give: Sequence[int], changed: Sequence[tuple[int, Progress]], parts: int, reply: Any
+        self,
+        begun: float,
+        give: Sequence[int],
+        changed: Sequence[tuple[int, Progress]],
+        beside: Iterable[int],
+        parts: int,
+        reply: Any,
     ) -> None:
         lost, taken, live, owners = reply
         in_flight = self.in_flight
@@ -145,6 +160,10 @@ class OrderedRedisMember(RedisMember):
             in_flight.told(part, progress)
         in_flight.lost([*lost, *give])
         in_flight.take = ()
+        for position in beside:
+            in_flight.beside.pop(position, None)
+        if taken:
+            self._bell = _BEGIN
         for part, text, last in taken:
             progress = progress_of(text)
             in_flight.own(part, progress.after_death(position_of(last)) if last else progress)
@@ -164,21 +183,29 @@ def lag(keys: TopicKeys, group: str, topic: str) -> Flow[tuple[int, str] | None]
     if reply is None:
         return None
     places = list(map(progress_of, reply))
+    begins = 0.0
+    if any(place.open for place in places):
+        (first,) = checked((yield Batch(("XRANGE", keys.stream, "-", "+", "COUNT", 1))))
+        begins = position_of(first[0][0]) if first else inf
     in_flight = OrderedInFlight(
         DeliveryPolicy("", SubscribeRequest(topic, group, None, None, None, None, False, None)),
         position_of,
         len(places),
     )
+    events = 0
     for part, place in enumerate(places):
-        in_flight.own(part, Progress(place.read, {}))
-    position, last = min(place.read for place in places), max(place.read for place in places)
+        if place.done + 1 >= begins:  # nothing was purged of what it has open
+            events += place.events
+            place = places[part] = Progress(place.read, {})
+        in_flight.own(part, place)
+    position, last = min(place.done for place in places), max(place.read for place in places)
     while position < last:
         (entries,) = yield Batch(("XRANGE", keys.stream, f"({id_of(position)}", id_of(last), "COUNT", _PAGE))
         in_flight.read_after(position)
         take_in(in_flight, STREAM, entries, 1)
         in_flight.read_all()
         position = position_of(entries[-1][0]) if len(entries) == _PAGE else last
-    return in_flight.count + sum(place.events for place in places), id_of(last)
+    return in_flight.count + events, id_of(last)
 
 
 def position_of(id: bytes) -> int:

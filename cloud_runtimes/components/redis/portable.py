@@ -12,8 +12,7 @@ from ...spi.portable import JobRecord, Portable, Records
 from .._copy.stores import KeyedPortable, StoredConfiguration, StoredState
 from . import RedisComponent
 from .configuration import RedisConfiguration
-from .failures import checked
-from .resp import Batch, Flow, Value
+from .scanning import names_of
 from .schedule import RedisSchedule
 from .state import RedisState
 
@@ -21,6 +20,7 @@ _TOKENS: Final = 1_000_000
 """Of locks in a second: their tokens are microseconds."""
 _KEYS: Final = {
     "configuration": (b"*}:names", re.compile(rb"(.*)}:names", re.DOTALL)),
+    "lock": (b"*}:l:*", re.compile(rb"(.*?)}:l:.*", re.DOTALL)),
     "pubsub": (b"*}:topic:*", re.compile(rb"(.*?)}:topic:.*", re.DOTALL)),
     "schedule": (b"*}:jobs", re.compile(rb"(.*)}:jobs", re.DOTALL)),
     "state": (b"*}:[nf]*", re.compile(rb"(?!.*}:v:)(.*)}:(?:names|fences)", re.DOTALL)),
@@ -33,20 +33,7 @@ def names(component: RedisComponent, op: Operation, service: str) -> list[str]:
     _check(component, service)
     if service not in _KEYS:
         return []
-    head = f"{{{component.settings.prefix}:{service}:".encode()
-    glob, wanted = _KEYS[service]
-    pattern = re.sub(rb"([\\*?\[\]^])", rb"\\\1", head) + glob
-
-    def scan() -> Flow[list[str]]:
-        result: set[bytes] = set()
-        cursor: Value = 0
-        while True:
-            ((cursor, keys),) = checked((yield Batch(("SCAN", cursor, "MATCH", pattern, "COUNT", 1000))))
-            result.update(match[1] for key in keys if (match := wanted.fullmatch(key[len(head) :])))
-            if cursor == b"0":
-                return sorted(name.decode() for name in result)
-
-    return component.engine.run(op, scan())
+    return component.engine.run(op, names_of(component, service, *_KEYS[service]))
 
 
 def portable(component: RedisComponent, service: str, name: str) -> Portable:

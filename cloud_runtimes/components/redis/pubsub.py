@@ -10,9 +10,10 @@ from typing import Final
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
+from ...spi.admin import LOOKING, MENDING, PubSubAdmin
 from ...spi.broker.ordered import PARTS
-from ...spi.broker.policy import FEATURES, LATEST, DeliveryPolicy, begins_at
-from ...spi.broker.redelivery import as_messages, spread
+from ...spi.broker.policy import FEATURES, DeliveryPolicy, begins_at
+from ...spi.broker.redelivery import as_messages, singly, spread
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import (
@@ -28,12 +29,13 @@ from ...spi.pubsub import (
 from .._log.claims import count_in
 from .._net.engines import EngineDriver
 from . import RedisComponent
+from .entries import id_before
 from .failures import map_error
 from .member import RedisMember
 from .ordered import OrderedRedisMember
 from .ordered import lag as ordered_lag
 from .resp import Batch, Flow, ReplyError, Value, pack
-from .streams import COUNT, DELAY, JOIN, LAG, TRIM, GroupKeys, TopicKeys
+from .streams import DELAY, JOIN, LAG, TRIM, GroupKeys, TopicKeys, count
 
 _MAX_TOPICS: Final = 10_000
 """How many topics are remembered. Callers of a sidecar may publish to any topic."""
@@ -79,7 +81,7 @@ class _Commands(Iterable[bytes]):
 class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
     """Pub/sub driver of one name: topics whose keys have one hash tag."""
 
-    features = FEATURES | {KEY_ORDER}
+    features = FEATURES | LOOKING | MENDING | {KEY_ORDER}
     limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024)
 
     def __init__(self, component: RedisComponent, name: str) -> None:
@@ -143,6 +145,10 @@ class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
             return [(None, frame) for frame in frames]
         return as_messages(frames, raw=raw)
 
+    def letters(self, frame: bytes) -> list[bytes]:
+        """Return dead letters as messages with an event each."""
+        return [data for _, data in self.messages(singly(frame) if self._framed else [frame], raw=False)]
+
     def _delay(self, topic: Topic, batch: OutgoingBatch) -> Flow[None]:
         assert batch.delay_ms is not None
         arguments: list[Value] = []
@@ -157,8 +163,7 @@ class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
         topic.trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, settings.retention / 10))
         limits = (int(settings.retention * 1000), int(settings.group_expiry * 1000))
         try:
-            names = (keys.retry, keys.later, keys.parts, keys.end)
-            yield from TRIM.run((keys.stream, keys.seen), *limits, *names, once=True)
+            yield from TRIM.run((keys.stream, keys.seen), *limits, *keys.of_groups, once=True)
         except ReplyError as error:
             where = self.component.engine.where
             repeated(f"trim {where}", "redis %s: a topic was not trimmed: %s", where, error)
@@ -166,18 +171,21 @@ class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        now_ms, _ = self.component.engine.run(op, self.join(request, _before(begins_at(request))))
+        policy = DeliveryPolicy(self.name, request)
+        now_ms, _ = self.component.engine.run(op, self.join(policy, id_before(begins_at(request))))
         member = RedisMember if request.order is None else OrderedRedisMember
-        return member(self.component, self, request, now_ms)
+        return member(self.component, self, policy, now_ms)
 
-    def join(self, request: SubscribeRequest, start: str) -> Flow[tuple[int, bool]]:
-        """Make a group where it does not exist; returns the server's time in milliseconds, and whether it was made."""
+    def join(self, policy: DeliveryPolicy, start: str) -> Flow[tuple[int, bool]]:
+        """Make a member, and its group where it does not exist; returns the server's time in milliseconds, and whether the group was made."""
+        request = policy.request
         keys = self.keys(request.topic)
         group = GroupKeys.of(keys, request.group)
         names = (keys.stream, group.retry, keys.delayed, keys.seen, group.parts, group.members)
         parts = "" if request.order is None else PARTS
-        now_ms, created, has_order = yield from JOIN.run(names, request.group, start, _FORGET_MS, parts)
-        DeliveryPolicy(self.name, request).check_order(has_order=bool(has_order))
+        me = (policy.name, policy.ack_wait_ms)
+        now_ms, created, has_order = yield from JOIN.run(names, request.group, start, _FORGET_MS, parts, *me)
+        policy.check_order(has_order=bool(has_order))
         return int(now_ms), bool(created)
 
     def _lag(self, op: Operation, topic: str, group: str, /) -> Flow[int | None]:
@@ -190,16 +198,12 @@ class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
             return None
         lag, after = reply
         for stream, entry, bell in ((keys.stream, after, ""), (again.retry, "0-0", "bell")):
-            while entry:
-                count, entry = yield from COUNT.run((stream,), entry, bell)
-                lag += count
+            lag += (yield from count(stream, entry, bell)) if entry else 0
         return int(lag)
 
     lag, lag_async = both_apis(_lag)
 
+    def admin(self) -> PubSubAdmin:
+        from .mending import RedisMender
 
-def _before(begins: int | None) -> str:
-    """Return the id that a group which begins at a time has read last; ids are milliseconds of the server's clock, and a number."""
-    if begins == LATEST:
-        return "$"
-    return f"{begins - 1}-{2**64 - 1}" if begins else "0"
+        return RedisMender(self)

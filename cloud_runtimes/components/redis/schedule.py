@@ -21,21 +21,27 @@ from functools import partial
 from random import getrandbits
 from typing import Any, Final
 
+from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.portable import JobRecord
 from ...spi.schedule import DueRun, Outcome, RunSource
 from .._net.notify import Waiter
 from .._schedule.document_runs import DocumentRuns, DocumentSchedule, version_of
-from .._schedule.job_documents import Document, Run, portable_run, read_runs
+from .._schedule.job_documents import Document, Run
+from .._schedule.job_history import portable_run, read_runs
 from .._schedule.runs import CHANNEL, RunToken
 from .._unreadable import read_entries
 from . import RedisComponent
 from .engine import Script
 from .failures import checked
 from .resp import Batch, Flow, Value
+from .scanning import names_of, pages
 
 _WINDOW: Final = 500
+_APP: Final = re.compile(rb"(.*)}:jobs", re.DOTALL)
 _HEAD: Final = re.compile(rb"([1-9]\d*):(\d+):")
+_LATEST: Final = 20
+"""Runs of a job that a list of all jobs looks at."""
 _PUT_OFF_MS: Final = 5_000
 """How long a member has to claim a job that a look gave it. Less than what makes an occurrence a missed one."""
 
@@ -143,6 +149,8 @@ class RedisSchedule(DocumentSchedule[RedisComponent]):
         self._channel = component.engine.notifier.name(f"{CHANNEL}:{self.app}")
         self._history_ms = int(component.settings.history * 1000)
         self._history_runs = component.settings.history_runs
+        if component.is_cluster:  # each application has a server of its own
+            self.features -= {spi.JOBS}
 
     # -- documents --------------------------------------------------------
 
@@ -207,10 +215,23 @@ class RedisSchedule(DocumentSchedule[RedisComponent]):
         (names,) = checked((yield Batch(("HKEYS", self._jobs))))
         return sorted(read_entries("jobs", names, repr, bytes.decode))
 
+    def _apps(self) -> Flow[list[str]]:
+        return names_of(self.component, "schedule", b"*}:jobs", _APP)
+
+    def _of_app(self, app: str) -> RedisSchedule:
+        return RedisSchedule(self.component, self.name, app)
+
     def _history(self, name: str) -> Flow[list[Run]]:
         runs, time = checked((yield Batch(("LRANGE", self._runs_key(name), 0, -1), ("TIME",))))
         kept = _ms(time) - self._history_ms
         return [run for run in read_runs(name, runs) if run["ended"] is None or run["ended"] > kept]
+
+    def _histories(self, names: Sequence[str]) -> Flow[list[list[Run]]]:
+        histories: list[list[Run]] = []
+        for some in pages(names):
+            slots = checked((yield Batch(*(("LRANGE", self._runs_key(name), -_LATEST, -1) for name in some))))
+            histories += map(read_runs, some, slots)
+        return histories
 
     # -- records that move to another home --------------------------------
 

@@ -1,4 +1,4 @@
-"""State on Redis: a hash per key, and the names of a store in a sorted set, in the order of their bytes."""
+"""State on Redis: a hash per key, and the names of a store in a sorted set, in the order of their bytes. Keys of an outbox are in sets of their own, in the order of their commits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from ...errors import CloudRuntimesError, PayloadError
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
-from ...spi.state import StateDriver, StateWrite, StoredValue
+from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
 from .._net.engines import EngineDriver
 from .._state import (
     FEATURES,
@@ -37,6 +37,15 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local atomic, etags, fences, failed, skip = ARGV[1] == '1', {}, {}, {}, {}
 local function fields(i) return 2 + (i - 1) * 9 end
+local byte, numbers = string.byte, {}
+-- returns the set with the name of a hidden key, and its number there; one of an outbox is above all that are left
+local function hidden(name)
+  local outbox = string.match(name, '^||outbox||.*||')
+  if not outbox then return KEYS[1], 0 end
+  local set = KEYS[1] .. outbox
+  numbers[set] = numbers[set] or (redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2] or 0) + 1
+  return set, numbers[set]
+end
 local count = #KEYS - 2
 for i = 1, count do
   local key, at = KEYS[i + 2], fields(i)
@@ -64,6 +73,8 @@ for i = 1, count do
   local key, at = KEYS[i + 2], fields(i)
   if not skip[i] then
     local name = ARGV[at]
+    local set, number = KEYS[1], 0
+    if byte(name) == 124 then set, number = hidden(name) end
     if ARGV[at + 1] == '1' then
       local ttl = ARGV[at + 7]
       -- first, since it is refused where memory is full
@@ -71,10 +82,10 @@ for i = 1, count do
         'x', ttl == '' and '' or string.format('%.0f', now + tonumber(ttl)))
       if ttl == '' then redis.call('PERSIST', key)
       else redis.call('PEXPIREAT', key, string.format('%.0f', now + tonumber(ttl))) end
-      redis.call('ZADD', KEYS[1], 0, name)
+      redis.call('ZADD', set, number, name)
     else
       redis.call('DEL', key)
-      redis.call('ZREM', KEYS[1], name)
+      redis.call('ZREM', set, name)
     end
     if ARGV[at + 8] ~= '' then redis.call('HSET', KEYS[2], name, ARGV[at + 8]) end
   end
@@ -104,7 +115,8 @@ return found
 class RedisState(EngineDriver[RedisComponent], StateDriver):
     """State store: keys with one hash tag, so that its transactions also work in a cluster."""
 
-    features = FEATURES
+    features = FEATURES | {OUTBOX}
+    has_order = True
 
     def __init__(self, component: RedisComponent, name: str) -> None:
         super().__init__(component, name)
@@ -150,6 +162,21 @@ class RedisState(EngineDriver[RedisComponent], StateDriver):
         return [name.decode(errors="replace") for name in names]
 
     list_keys, list_keys_async = both_apis(_list)
+
+    def _oldest(
+        self, op: Operation, prefix: str, limit: int, /
+    ) -> Flow[list[tuple[str, StoredValue | CloudRuntimesError]]]:
+        where = self._names + prefix.encode()
+        while True:
+            (names,) = checked((yield Batch(("ZRANGE", where, 0, limit - 1))))
+            keys = [name.decode(errors="replace") for name in names]
+            values = yield from self._get_bulk(op, keys, None)
+            gone = [name for name, key in zip(names, keys, strict=True) if key not in values]
+            if not gone:
+                return list(values.items())
+            checked((yield Batch(("ZREM", where, *gone))))  # deleted meanwhile, or evicted
+
+    oldest, oldest_async = both_apis(_oldest)
 
     def fences(self, keys: Sequence[str] | None) -> Flow[dict[str, int]]:
         """Return the fences of keys, ``None``: of all."""

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-FEATURES: Final = frozenset({spi.CANCEL, spi.EXECUTE_MANY, spi.ISOLATION, spi.SCHEMA, spi.STREAM, spi.TRANSACTION})
+FEATURES: Final = frozenset(
+    {spi.CANCEL, spi.EXECUTE_MANY, spi.ISOLATION, spi.OUTBOX, spi.SCHEMA, spi.STREAM, spi.TRANSACTION}
+)
 # OpenTelemetry's semantic conventions for databases, "db.system.name"
 _SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 _READING: Final = (spi.ListTables, spi.DescribeTable)
@@ -53,7 +55,6 @@ class SqlDatabase(DatabaseDriver):
             self.lacks = frozenset({dict, UUID})
 
         if dialect == "postgresql" and driver in ("psycopg", "psycopg_async"):
-            self.features |= {spi.OUTBOX}
             self._engine = database_of(url)
 
     @property

@@ -19,6 +19,7 @@ from .files import DATABASE
 if TYPE_CHECKING:
     from ...spi.executor import Executor
     from .engine import Engine
+    from .relay import SqliteRelay
 
 __all__ = ["SqliteComponent", "SqliteSettings", "component"]
 
@@ -112,6 +113,10 @@ class SqliteComponent(HomeComponent):
 
                 self._engine = acquire(self.path, self.clocks)
             return self._engine
+
+    def relay(self, name: str) -> SqliteRelay:
+        relay: SqliteRelay = self._module("relay").SqliteRelay(self, name)
+        return relay
 
     def native(self, service: str, name: str) -> sqlite3.Connection:
         """Return a new connection to the database that reads only. Its caller closes it."""

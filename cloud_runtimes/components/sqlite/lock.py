@@ -10,10 +10,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import CloudRuntimesError
+from ...spi.inventory import LockInfo
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import TURN, Ask, QueuedLock, QueueEntry
@@ -41,8 +42,8 @@ _COUNT: Final = (
     "ON CONFLICT (name) DO UPDATE SET value = max(value + 1, excluded.value) RETURNING value"
 )
 _GRANT: Final = (
-    "INSERT OR REPLACE INTO locks (store, resource, owner, claim, token, boot, deadline) "
-    "VALUES (:store, :resource, :owner, :claim, :token, :boot, :deadline)"
+    "INSERT OR REPLACE INTO locks (store, resource, owner, claim, token, boot, deadline, since) "
+    "VALUES (:store, :resource, :owner, :claim, :token, :boot, :deadline, :since)"
 )
 _SERVED: Final = "DELETE FROM lock_line WHERE store = :store AND resource = :resource AND id <= :ticket"
 _LEAVE: Final = (
@@ -58,7 +59,7 @@ _MINE: Final = (
     "SELECT deadline FROM locks WHERE store = :store AND resource = :resource AND claim = :claim AND boot = :boot"
 )
 _OWNED: Final = (
-    "SELECT owner, deadline FROM locks WHERE store = :store AND resource = :resource AND boot = :boot AND deadline > :now"
+    "SELECT owner, token FROM locks WHERE store = :store AND resource = :resource AND boot = :boot AND deadline > :now"
 )
 _FREE: Final = "UPDATE locks SET deadline = min(deadline, :now) WHERE store = :store AND resource = :resource"
 _DELETE: Final = "DELETE FROM locks WHERE store = :store AND resource = :resource"
@@ -141,8 +142,9 @@ class SqliteLock(QueuedLock):
             deadline, ahead, _ = connection.execute(_LOOK, names).fetchone()
             if self._pause(deadline, ahead) > 0:
                 return None, self._enter(connection, request, ticket) if wait else None
-            token = int(connection.execute(_COUNT, (self._engine.clocks.wall_ms(),)).fetchone()[0])
-            grant = {"owner": request.owner, "claim": request.claim, "token": token}
+            since = self._engine.clocks.wall_ms()
+            token = int(connection.execute(_COUNT, (since,)).fetchone()[0])
+            grant = {"owner": request.owner, "claim": request.claim, "token": token, "since": since}
             connection.execute(_GRANT, {**names, **grant, "deadline": self._deadline(request)})
             connection.execute(_SERVED, names)
             return token, ticket
@@ -196,20 +198,26 @@ class SqliteLock(QueuedLock):
         task = WriteTask(body, durable=False)
         return task
 
-    def _unlocking(self, resource_id: str, owner: str) -> WriteTask:
+    def _unlocking(self, resource_id: str, holder: str | int) -> WriteTask:
         def body(connection: sqlite3.Connection) -> UnlockStatus:
             names = self._names(resource_id)
             task.channels = ()
             row = connection.execute(_OWNED, names).fetchone()
             if row is None:
                 return UnlockStatus.NOT_FOUND
-            if row[0] != owner:
+            if holder not in row:
                 return UnlockStatus.NOT_OWNER
             task.channels = self._freed(connection, names)
             return UnlockStatus.SUCCESS
 
         task = WriteTask(body, durable=False)
         return task
+
+    def locks(self, op: Operation, prefix: str, limit: int, /) -> Sequence[LockInfo]:
+        from .._inventory import list_locks
+        from .portable import DatabaseTables
+
+        return list_locks(DatabaseTables(self._component), op, self._name, prefix, limit)
 
     def _freed(self, connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:
         """Free a lock; returns the channels to notify. While others wait, the row tells since when it is free."""

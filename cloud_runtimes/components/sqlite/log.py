@@ -60,8 +60,9 @@ def join_group(
     boot: str,
     wall_ms: int,
     parts: int | None,
+    dead_letters: str | None,
 ) -> tuple[int, int | None]:
-    """Return a group's number and that of its parts; makes it, with its cursor, if need be. ``begins``: see `begins_at`; ``parts``: of a new group with an order."""
+    """Return a group's number and that of its parts; makes it, with its cursor, if need be. ``begins``: see `begins_at`; ``parts``: of a new group with an order; ``dead_letters``: the topic that it says its own go to."""
     row = connection.execute("SELECT id, parts FROM groups WHERE topic = ? AND name = ?", (topic, name)).fetchone()
     if row is None:
         first = None
@@ -79,7 +80,8 @@ def join_group(
         "INSERT OR IGNORE INTO group_parts (grp, part, member) VALUES (?, ?, '')",
         [(group, part) for part in range(row[1] or 0)],
     )
-    connection.execute("UPDATE groups SET seen = ? WHERE id = ?", (wall_ms, group))
+    noted = (wall_ms, dead_letters, group)
+    connection.execute("UPDATE groups SET seen = ?, dead_letters = coalesce(?, dead_letters) WHERE id = ?", noted)
     # leases of an earlier boot have ended, whatever their clock says
     connection.execute("UPDATE claims SET deadline = 0, boot = ? WHERE grp = ? AND boot <> ?", (boot, group, boot))
     return group, row[1]
@@ -89,6 +91,19 @@ def due(connection: sqlite3.Connection, topic: int, wall_ms: int, group: int, no
     """Return whether there are delayed frames for `move_delayed` and claims for `take_over`, by one query."""
     row: tuple[int, int] = connection.execute(_DUE, (topic, wall_ms, group, now)).fetchone()
     return row
+
+
+def stay(connection: sqlite3.Connection, group: int, member: str, boot: str, now: int, lease_ms: int) -> None:
+    """Renew a member of a group, and forget those whose leases are over."""
+    row = (member, boot, now + lease_ms, group)
+    connection.execute("INSERT OR REPLACE INTO group_members SELECT id, ?, ?, ? FROM groups WHERE id = ?", row)
+    over = (group, boot, now - lease_ms)
+    connection.execute("DELETE FROM group_members WHERE grp = ? AND (boot <> ? OR deadline <= ?)", over)
+
+
+def leave(connection: sqlite3.Connection, group: int, member: str) -> None:
+    """Take a member out of a group."""
+    connection.execute("DELETE FROM group_members WHERE grp = ? AND member = ?", (group, member))
 
 
 def take_over(

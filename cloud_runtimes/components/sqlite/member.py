@@ -12,7 +12,7 @@ from ...spi.change import Change
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, Settled, SubscribeRequest
 from .._log.claims import Claimed, Writes
-from .._log.member import LogMember
+from .._log.member import MEMBER_MS, LogMember
 from . import SqliteComponent, log
 from .writes import WriteTask, apply_all
 
@@ -50,8 +50,12 @@ class Member(LogMember):
             begins = None if again else begins_at(self.request)
             wall, parts = self._clocks.wall_ms(), None if self.request.order is None else PARTS
             name = self.request.group
-            group, its_parts = log.join_group(connection, topic, name, begins, self._boot, wall, parts)
+            group, its_parts = log.join_group(
+                connection, topic, name, begins, self._boot, wall, parts, self.request.dead_letter_topic
+            )
             self._policy.check_order(has_order=its_parts is not None)
+            if parts is None:
+                log.stay(connection, group, self.name, self._boot, self._clocks.boot_ms(), MEMBER_MS)
             return topic, group
 
         return WriteTask(body, durable=self._context.durable)
@@ -88,7 +92,7 @@ class Member(LogMember):
     def _look(self) -> tuple[bool, float | None]:
         rows = self._engine.query(None, _LOOK, {"topic": self._topic, "group": self._group})
         if not rows:
-            return False, None
+            raise self.no_group()
         fresh, deadline, due = rows[0]
         delays = []
         if deadline is not None:
@@ -97,6 +101,10 @@ class Member(LogMember):
             delays.append((due - self._clocks.wall_ms()) / 1000)
         soonest = min(delays) if delays else None
         return fresh or (soonest is not None and soonest <= 0), soonest
+
+    def is_paused(self) -> bool:
+        rows = self._engine.query(None, "SELECT paused FROM groups WHERE id = ?", (self._group,))
+        return bool(rows and rows[0][0])
 
     def _commit(
         self, op: Operation, writes: Writes, changes: Sequence[Change] | None = None
@@ -116,6 +124,9 @@ class Member(LogMember):
                 connection.executemany("UPDATE claims SET deadline = ? WHERE id = ? AND member = ?", rows)
             if writes.seen:
                 connection.execute("UPDATE groups SET seen = ? WHERE id = ?", (wall, self._group))
+                log.stay(connection, self._group, self.name, self._boot, now, MEMBER_MS)
+            if writes.leave:
+                log.leave(connection, self._group, self.name)
             return lost, self._claim(connection, writes.want, now, wall) if writes.want else []
 
         channels = (log.topic_channel(self._topic),) if writes.back else ()

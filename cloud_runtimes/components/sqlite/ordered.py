@@ -24,7 +24,6 @@ SELECT EXISTS (SELECT 1 FROM frames f WHERE f.topic = g.topic AND f.id >= g.fram
 _LIVE: Final = "SELECT member FROM group_members WHERE grp = ? AND boot = ? AND deadline > ?"
 _OWNERS: Final = "SELECT member FROM group_parts WHERE grp = ? ORDER BY part"
 _OWNED: Final = "SELECT part FROM group_parts WHERE grp = ? AND member = ?"
-_RENEW: Final = "INSERT OR REPLACE INTO group_members (grp, member, boot, deadline) VALUES (?, ?, ?, ?)"
 _TAKE: Final = f"UPDATE group_parts SET member = ? WHERE grp = ? AND part = ? AND member NOT IN ({_LIVE})"
 _FREE: Final = "UPDATE group_parts SET member = '' WHERE grp = ? AND part = ? AND member = ?"
 _BACK: Final = (
@@ -62,7 +61,9 @@ class KeyOrderMember(OrderedMember, Member):
         now, wall = self._clocks.boot_ms(), self._clocks.wall_ms()
         live = {row[0] for row in query(None, _LIVE, (group, self._boot, now))}
         owners = [row[0] for row in query(None, _OWNERS, (group,))]
-        ((fresh, due),) = query(None, _FRESH, (group,)) or [(False, None)]
+        if not (rows := query(None, _FRESH, (group,))):
+            raise self.no_group()
+        ((fresh, due),) = rows
         self._has_plain = bool(query(None, f"SELECT EXISTS (SELECT 1 {_PLAIN})", (group, now))[0][0])
         waits = (
             self._has_plain
@@ -103,16 +104,12 @@ class KeyOrderMember(OrderedMember, Member):
         give = parts.give
         if parts.leave:
             give = [row[0] for row in connection.execute(_OWNED, (group, me))]
-            connection.execute("DELETE FROM group_members WHERE grp = ? AND member = ?", (group, me))
+            log.leave(connection, group, me)
         for part in give:
             connection.execute(_BACK, (group, part, me))
             connection.execute(_FREE, (group, part, me))
         if writes.renew:
-            connection.execute(_RENEW, (group, me, self._boot, now + self.ack_wait_ms))
-            connection.execute(
-                "DELETE FROM group_members WHERE grp = ? AND (boot <> ? OR deadline <= ?)",
-                (group, self._boot, now - self.ack_wait_ms),
-            )
+            log.stay(connection, group, me, self._boot, now, self.ack_wait_ms)
         for part in parts.take:
             if connection.execute(_TAKE, (me, group, part, group, self._boot, now)).rowcount:
                 connection.execute(_FENCE, (group, part))

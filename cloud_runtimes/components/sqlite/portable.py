@@ -7,7 +7,6 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from .._copy.log import LogSql, PortableLog
 from .._copy.sql import NAMES, PortableJobs, PortableState, Rows, Sql, Steps, Tables, stored_configuration
 from . import SqliteComponent
 from .configuration import SqliteConfiguration
+from .log import topic_channel
 from .writes import WriteTask
 
 _LIST: Final = re.compile(r"= ANY \((\$\d+)\)")
@@ -45,7 +45,7 @@ def _part(
     return None
 
 
-_LOG: Final = LogSql(
+LOG: Final = LogSql(
     frames_after=Sql(
         "SELECT f.id, 0, f.count, f.body FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM "
         f"(SELECT id, size FROM frames WHERE topic = $1 AND id > $3 ORDER BY id LIMIT {BATCH_RECORDS})) AS part "
@@ -78,7 +78,9 @@ _LOG: Final = LogSql(
 )
 
 
-class _Tables(Tables):
+class DatabaseTables(Tables):
+    """The tables of a file."""
+
     def __init__(self, component: SqliteComponent) -> None:
         self._component = component
 
@@ -96,13 +98,16 @@ class _Tables(Tables):
         def body(connection: sqlite3.Connection) -> None:
             flow = steps()
             calls = next(flow)
-            with suppress(StopIteration):
+            try:
                 while True:
                     calls = flow.send(
                         [connection.execute(_text(sql), self._named(values)).fetchall() for sql, values in calls]
                     )
+            except StopIteration as end:
+                task.channels = tuple(map(topic_channel, end.value or ()))
 
-        self._component.engine.run(WriteTask(body, durable=True, size=BATCH_BYTES), op)
+        task = WriteTask(body, durable=True, size=BATCH_BYTES)
+        self._component.engine.run(task, op)
 
     def due_ms(self, deadline: int, boot: str) -> int:
         clocks = self._component.engine.clocks
@@ -124,6 +129,9 @@ def _text(sql: Sql) -> str:
         ("{boot}", "boot"),
         ("{and_boot}", ", boot"),
         ("{this_boot}", ", $boot"),
+        ("{lasts}", "(deadline > $moment AND {current})"),
+        ("{current}", "boot = $boot"),
+        (" FOR UPDATE", ""),
     ):
         text = text.replace(name, value)
     return text
@@ -133,18 +141,18 @@ def names(component: SqliteComponent, op: Operation, service: str) -> list[str]:
     """Return the names of a service that have data."""
     if service not in NAMES or not (is_memory(component.path) or os.path.exists(component.path)):
         return []  # whoever only asks makes no database
-    return [row[0] for row in _Tables(component).query(op, NAMES[service])]
+    return [row[0] for row in DatabaseTables(component).query(op, NAMES[service])]
 
 
 def portable(component: SqliteComponent, service: str, name: str) -> Portable:
     """Return the data of a name."""
-    tables = _Tables(component)
+    tables = DatabaseTables(component)
     if service == "state":
         return PortableState(tables, name, _RAISE_TOKENS)
     if service == "configuration":
         return stored_configuration(tables, name, SqliteConfiguration(component, name))
     if service == "pubsub":
-        return PortableLog(tables, name, _LOG)
+        return PortableLog(tables, name, LOG)
     if service == "schedule":
         return PortableJobs(tables, name)
     raise UnsupportedError(f"{service} of the component 'sqlite' is not copied", service=service, component=name)

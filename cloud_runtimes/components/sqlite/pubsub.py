@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import ResourceExhaustedError
+from ...spi.admin import LOOKING, MENDING, PubSubAdmin
 from ...spi.broker.policy import FEATURES
 from ...spi.operation import Operation
 from ...spi.pubsub import INBOX, KEY_ORDER, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
@@ -43,7 +44,7 @@ UNION ALL SELECT sum(c.count), count(*), c.settled FROM g JOIN claims c ON c.grp
 class SqlitePubSub(PubSubDriver):
     """Pub/sub driver of one name, which is a namespace of topics."""
 
-    features = FEATURES | {INBOX, KEY_ORDER}
+    features = FEATURES | LOOKING | MENDING | {INBOX, KEY_ORDER}
 
     def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
@@ -116,8 +117,7 @@ class SqlitePubSub(PubSubDriver):
         self._context.sweeping()
 
         def body(connection: sqlite3.Connection) -> tuple[str, ...]:
-            if self._context.settings.max_bytes is not None:
-                self._make_room(connection, batch.size)
+            self.make_room(connection, batch.size)
             topic = log.find_topic(connection, self._name, batch.topic)
             self._insert(connection, topic, batch)
             return (log.topic_channel(topic),)
@@ -147,10 +147,11 @@ class SqlitePubSub(PubSubDriver):
             'or set when_full = "drop_oldest"'
         )
 
-    def _make_room(self, connection: sqlite3.Connection, more: int) -> None:
+    def make_room(self, connection: sqlite3.Connection, more: int) -> None:
         """Keep the log of this name below ``max_bytes``, inside of a transaction."""
         limit = self._context.settings.max_bytes
-        assert limit is not None
+        if limit is None:
+            return
         size = connection.execute(_SIZE, (0, self._name)).fetchone()[0]
         if size + more > limit:
             if self._context.settings.when_full != "drop_oldest" or more >= limit:
@@ -187,3 +188,8 @@ class SqlitePubSub(PubSubDriver):
             if rows
             else None
         )
+
+    def admin(self) -> PubSubAdmin:
+        from .admin import admin
+
+        return admin(self._context, self._name)

@@ -20,8 +20,8 @@ from .writes import WriteTask
 
 _FIND: Final = "SELECT instance, address, process FROM services WHERE app_id = ? AND boot = ? AND deadline > ?"
 _ENTER: Final = (
-    "INSERT INTO services (instance, app_id, address, process, boot, deadline) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (instance) DO UPDATE SET deadline = excluded.deadline"
+    "INSERT INTO services (instance, app_id, address, about, process, boot, deadline) VALUES (?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (instance) DO UPDATE SET about = excluded.about, deadline = excluded.deadline"
 )
 
 
@@ -55,6 +55,12 @@ class _Registry(Registry):
     @staticmethod
     def _living(app_id: str, rows: list[Any]) -> list[Entry]:
         return read_servers(app_id, [row[:2] for row in rows if is_alive(row[2])])
+
+    def find_all(self, op: Operation, prefix: str, /) -> list[Entry]:
+        from .._inventory import list_servers
+        from .portable import DatabaseTables
+
+        return list_servers(DatabaseTables(self._context), op, prefix)
 
     def secret(self, op: Operation) -> bytes:
         engine = self._context.engine

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from ...spi import schedule as spi
+from ...spi.inventory import JobInfo
 from ...spi.operation import Operation
-from ...spi.schedule import JobSpec, RunRecord, RunSource, ScheduleDriver, StoredJob
-from .._schedule.jobs import COLUMNS, RUN_COLUMNS, exists, planned, records, stays_due, stored, written
+from ...spi.schedule import JobSpec, RunRecord, RunSource, RunStatus, ScheduleDriver, StoredJob
+from .._schedule.jobs import COLUMNS, FEATURES, RUN_COLUMNS, exists, planned, records, stays_due, stored, written
 from .._schedule.runs import CHANNEL
 from . import SqliteComponent
 from .writes import WriteTask
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .portable import DatabaseTables
 
 _GET: Final = f"SELECT {COLUMNS} FROM schedule_jobs j WHERE app = ? AND name = ?"
 _ALL: Final = f"SELECT {COLUMNS} FROM schedule_jobs j WHERE app = ? ORDER BY name"
@@ -47,7 +48,7 @@ _RUNS: Final = f"SELECT {RUN_COLUMNS} FROM schedule_runs WHERE app = ? AND name 
 class SqliteSchedule(ScheduleDriver):
     """The jobs of one application."""
 
-    features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
+    features = FEATURES
 
     def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
@@ -113,6 +114,28 @@ class SqliteSchedule(ScheduleDriver):
 
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
         return records(name, self._engine.query(op, _RUNS, (self._app, name)))
+
+    # -- all applications -------------------------------------------------
+
+    def jobs(self, op: Operation, prefix: str, limit: int, /) -> list[JobInfo]:
+        from .._inventory import list_all_jobs
+
+        return list_all_jobs(self._tables(), op, prefix, limit)
+
+    def pause(self, op: Operation, app: str, name: str, paused: bool, /) -> bool:
+        from .._inventory import pause_job
+
+        return pause_job(self._tables(), op, app, name, paused)
+
+    def retry_run(self, op: Operation, app: str, name: str, run_id: str, /) -> RunStatus | None:
+        from .._inventory import retry_run
+
+        return retry_run(self._tables(), op, app, name, run_id)
+
+    def _tables(self) -> DatabaseTables:
+        from .portable import DatabaseTables
+
+        return DatabaseTables(self._context)
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         from .schedule_runs import SqliteRuns

@@ -39,7 +39,7 @@ _NO_OPEN: Final = "NOT EXISTS (SELECT 1 FROM schedule_runs o WHERE o.job = j.id 
 # the next occurrence that could be claimed, and the next open run
 _PEEK: Final = f"""
 SELECT
-  (SELECT j.next FROM schedule_jobs j WHERE j.app = :app AND j.next IS NOT NULL AND {_HERE} AND {_NO_OPEN}
+  (SELECT j.next FROM schedule_jobs j WHERE j.app = :app AND j.next IS NOT NULL AND NOT j.paused AND {_HERE} AND {_NO_OPEN}
    ORDER BY j.next LIMIT 1),
   (SELECT min(CASE WHEN r.boot = :boot THEN r.deadline ELSE 0 END)
    FROM schedule_runs r LEFT JOIN schedule_jobs j ON j.id = r.job
@@ -59,7 +59,7 @@ ORDER BY r.id LIMIT :want
 """
 _DUE: Final = f"""
 SELECT j.id, {_VERSION}, {COLUMNS} FROM schedule_jobs j
-WHERE j.app = :app AND j.next <= :wall AND {_HERE} AND {_NO_OPEN} ORDER BY j.next LIMIT :want
+WHERE j.app = :app AND j.next <= :wall AND NOT j.paused AND {_HERE} AND {_NO_OPEN} ORDER BY j.next LIMIT :want
 """
 _TAKE: Final = (
     "UPDATE schedule_runs SET status = 'running', attempt = ?, member = ?, process = ?, boot = ?, deadline = ?, started = ?, ended = NULL "

@@ -167,6 +167,13 @@ STEPS: Final = (
             deadline INTEGER NOT NULL,
             PRIMARY KEY (grp, member)) WITHOUT ROWID""",
     ),
+    (  # what client.admin tells and does
+        "ALTER TABLE groups ADD COLUMN paused INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE groups ADD COLUMN dead_letters TEXT",
+        "ALTER TABLE locks ADD COLUMN since INTEGER",
+        "ALTER TABLE services ADD COLUMN about TEXT",
+        "ALTER TABLE schedule_jobs ADD COLUMN paused INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 

@@ -9,6 +9,7 @@ import sqlite3
 import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ..._core.arguments import HIDDEN
 from . import SqliteComponent, SqliteSettings
 from .writes import WriteTask
 
@@ -65,11 +66,12 @@ RUNS: Final = Sweep(
         _EXCESS,
     ),
 )
-# old enough; behind the cursor of every living group of its topic; in no claim of theirs
-_FRAMES: Final = """
+# old enough; behind the cursor of every living group of its topic; in no claim of theirs. Those under a hidden name wait
+# for a broker, however long that takes
+_FRAMES: Final = f"""
 SELECT f.id FROM topics t JOIN frames f ON f.topic = t.id
 WHERE f.id <= coalesce((SELECT min(g.frame) FROM groups g WHERE g.topic = t.id AND g.seen > :unseen), f.id)
-  AND f.created <= :retention
+  AND f.created <= :retention AND substr(t.pubsub, 1, 2) <> '{HIDDEN}'
   AND NOT EXISTS (SELECT 1 FROM groups g WHERE g.topic = t.id AND g.seen > :unseen AND g.frame = f.id AND g.position < f.count)
   AND NOT EXISTS (SELECT 1 FROM claims c JOIN groups g ON g.id = c.grp WHERE c.frame = f.id AND g.seen > :unseen)
 LIMIT 32

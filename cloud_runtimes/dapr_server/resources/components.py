@@ -20,7 +20,9 @@ from ..settings import ComponentInfo, CronBinding
 from .engines import CRON, component_type, known_types
 from .types import ComponentType, is_true, plain
 
-_SPEC: Final = frozenset(["ignoreErrors", "initTimeout", "metadata", "type", "version"])
+ITEM: Final = frozenset(["envRef", "name", "secretKeyRef", "value"])
+"""Keys of an entry of ``metadata``."""
+SPEC: Final = frozenset(["ignoreErrors", "initTimeout", "metadata", "type", "version"])
 _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "actorstatestore": "there are no actors",
     "keyprefix": "keys are stored as they are: sidecars that share a file share its keys",
@@ -31,7 +33,7 @@ _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
 }
 _OFF: Final = frozenset(["", "-1", "0", "f", "false", "n", "no", "off"])
 """Values of a field that is refused which ask for nothing."""
-_TIMER: Final = ("direction", "route", "schedule")
+TIMER: Final = ("direction", "route", "schedule")
 _CAPABILITIES: Final = {"etag": "ETAG", "transaction": "TRANSACTIONAL", "ttl": "TTL"}
 
 
@@ -82,7 +84,7 @@ class Components:
     def _take(self, document: Document) -> None:
         problems, where, spec = self._problems, document.where, document.spec
         before = len(problems.errors)
-        problems.unknown(where, spec, _SPEC)
+        problems.unknown(where, spec, SPEC)
         name = spec.get("type")
         kind = component_type(name) if isinstance(name, str) else None
         if kind is None and name != CRON:
@@ -111,25 +113,23 @@ class Components:
         fields = {plain(name): name for name in hints}
         table: dict[str, Any] = {"component": kind.component}
         parts: dict[str, str] = {}
-        secret = False
+        secret, taken = False, accepted(kind)
         without_effect = {**_WITHOUT_EFFECT, **kind.without_effect}
         items = document.spec.get("metadata") or []
         if not isinstance(items, list):
             problems.add(where, "spec.metadata must be a list of name and value")
             return table, secret
-        known = {*kind.fields, *kind.parts, *fields.values()} - ({"home", "path"} if kind.memory else set())
+        known = offered(kind)
         for number, item in enumerate(items, 1):
             name = scalar(item.get("name")) if isinstance(item, dict) else None
             if not isinstance(name, str):
                 problems.add(where, "an entry of spec.metadata must have a name")
                 continue
             key = plain(name)
-            if not any(key in names for names in (kind.fields, kind.parts, kind.refused, fields, without_effect)):
+            if key not in taken:
                 problems.add(where, unknown("metadata", name, known, number))
                 continue
-            problems.unknown(
-                f"{where}, metadata {name!r}", item, frozenset(["envRef", "name", "secretKeyRef", "value"])
-            )
+            problems.unknown(f"{where}, metadata {name!r}", item, ITEM)
             text = self._text(document, name, item)
             secret = secret or not {"envRef", "secretKeyRef"}.isdisjoint(item)
             if text is None:
@@ -183,8 +183,8 @@ class Components:
         given: dict[str, str] = {}
         for number, item in enumerate(document.spec.get("metadata") or [], 1):
             name = str(scalar(item.get("name"))) if isinstance(item, dict) else ""
-            if name.lower() not in _TIMER:
-                problems.add(where, unknown("metadata", name, _TIMER, number))
+            if name.lower() not in TIMER:
+                problems.add(where, unknown("metadata", name, TIMER, number))
             elif (text := self._text(document, name, item)) is not None:
                 given[name.lower()] = text
         schedule, timezone = zoned(given.get("schedule", ""))
@@ -305,6 +305,19 @@ class Components:
         if service == "state":
             capabilities = tuple(text for feature, text in _CAPABILITIES.items() if feature in features)
         self.infos.append(ComponentInfo(name, kind_name, str(scalar(document.spec.get("version") or "")), capabilities))
+
+
+def offered(kind: ComponentType) -> set[str]:
+    """Return the fields of a type that have a meaning, as `plain` makes Dapr's and as we write ours."""
+    settings = registry.find(registry.COMPONENTS, kind.component).Settings
+    ours = set(typing.get_type_hints(settings)) - ({"home", "path"} if kind.memory else set())
+    return {*kind.fields, *kind.parts, *ours}
+
+
+def accepted(kind: ComponentType) -> set[str]:
+    """Return all fields that a type may have, as `plain` makes them: also those without effect, and those that only a value turns off."""
+    ours = typing.get_type_hints(registry.find(registry.COMPONENTS, kind.component).Settings)
+    return {*kind.fields, *kind.parts, *map(plain, ours), *kind.refused, *_WITHOUT_EFFECT, *kind.without_effect}
 
 
 def _parser(settings: Any, name: str) -> Callable[[Any], Any] | None:

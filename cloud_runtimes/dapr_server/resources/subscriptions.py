@@ -8,15 +8,16 @@ from typing import Any, Final
 from ...protocols.dapr.documents import Document, Problems, scalar
 from ..settings import BULK_MESSAGES, BULK_WAIT, BulkSubscribe, Subscription
 
-_SPEC: Final = frozenset(["bulkSubscribe", "deadLetterTopic", "metadata", "pubsubname", "topic"])
-_BULK: Final = frozenset(["enabled", "maxAwaitDurationMs", "maxMessagesCount"])
+SPEC: Final = frozenset(["bulkSubscribe", "deadLetterTopic", "metadata", "pubsubname", "topic"])
+ROUTES: Final = frozenset(["default", "rules"])
+BULK: Final = frozenset(["enabled", "maxAwaitDurationMs", "maxMessagesCount"])
 
 
 def subscription(document: Document, problems: Problems) -> Subscription | None:
     """Return what a document declares; what is wrong goes to ``problems``."""
     spec, where = document.spec, document.where
     before = len(problems.errors)
-    known = _SPEC | ({"route"} if document.version == "v1alpha1" else {"routes"})
+    known = SPEC | ({"route"} if document.version == "v1alpha1" else {"routes"})
     folded = {key.lower(): key for key in known}
     spec = {folded.get(str(key).lower(), key): value for key, value in spec.items()}  # Go does not mind case
     problems.unknown(where, spec, known, refuse=False)
@@ -58,7 +59,7 @@ def _routes(routes: Any, where: str, rules: list[tuple[str, str]], problems: Pro
     if not isinstance(routes, dict):
         problems.add(where, "spec.routes must be a table with default, rules or both")
         return ""
-    problems.unknown(f"{where}, routes", routes, frozenset(["default", "rules"]))
+    problems.unknown(f"{where}, routes", routes, ROUTES)
     listed = routes.get("rules") or []
     for rule in listed if isinstance(listed, list) else [None]:
         path = scalar(rule.get("path")) if isinstance(rule, dict) else None
@@ -79,7 +80,7 @@ def _bulk(bulk: Any, where: str, problems: Problems) -> BulkSubscribe | None:
     if not isinstance(bulk, Mapping):
         problems.add(where, "spec.bulkSubscribe must be a table")
         return None
-    problems.unknown(f"{where}, bulkSubscribe", bulk, _BULK)
+    problems.unknown(f"{where}, bulkSubscribe", bulk, BULK)
     numbers = {}
     for key in ("maxMessagesCount", "maxAwaitDurationMs"):
         value = bulk.get(key)

@@ -27,11 +27,11 @@ _OTHERS: Final = ("Configuration", "HTTPEndpoint")
 _SUFFIXES: Final = (".yaml", ".yml")
 _AT_TOP: Final = {key.lower(): key for key in ("apiVersion", "auth", "kind", "metadata", "scopes", "spec")}
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_KINDS: Final = {"timeout": "timeout", "retry": "retries", "circuitBreaker": "breaker"}
+DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+POLICIES: Final = {"timeout": "timeout", "retry": "retries", "circuitBreaker": "breaker"}
 """Kind of a policy in a document → field of `Policy`."""
-_RETRY: Final = frozenset(["duration", "matching", "maxInterval", "maxRetries", "policy"])
-_BREAKER: Final = frozenset(["interval", "maxRequests", "timeout", "trip"])
+RETRY: Final = frozenset(["duration", "matching", "maxInterval", "maxRetries", "policy"])
+BREAKER: Final = frozenset(["interval", "maxRequests", "timeout", "trip"])
 
 
 class Problems:
@@ -210,7 +210,7 @@ class _Reader:
         self._problems = problems
         self._actors = actors
         # kind of policy → name → what it says; ``None``: it is refused
-        self._known: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+        self._known: dict[str, dict[str, Any]] = {kind: {} for kind in POLICIES}
 
     def read(self, apps: Any, outbound: Any, inbound: Any, defaults: dict[str, Policy]) -> None:
         self._problems.unknown(self._where, self._spec, frozenset(["policies", "targets"]))
@@ -222,7 +222,7 @@ class _Reader:
             self._known["retry"][name] = self._retry(value, path)
         for name, value, path in self._entries(policies, "circuitBreakers", "policies"):
             self._known["circuitBreaker"][name] = self._breaker(value, path)
-        for kind, field in _KINDS.items():
+        for kind, field in POLICIES.items():
             for name, value in self._known[kind].items():
                 if match := re.fullmatch(rf"Default(.*){kind[0].upper()}{kind[1:]}Policy", name):
                     defaults[match[1]] = replace(defaults.get(match[1], Policy()), **{field: value})
@@ -259,11 +259,11 @@ class _Reader:
         if not isinstance(value, dict):
             self._problems.add(self._where, f"{path} must be a table of policies")
             return Policy()
-        self._problems.unknown(f"{self._where}, {path}", value, frozenset([*_KINDS, *more]))
+        self._problems.unknown(f"{self._where}, {path}", value, frozenset([*POLICIES, *more]))
         for key, known in self._known.items():
             if value.get(key) and str(value[key]) not in known:
                 self._problems.add(self._where, f"{path}.{key}: {unknown('policy', value[key], known)}")
-        return Policy(**{field: self._known[key].get(str(value.get(key))) for key, field in _KINDS.items()})
+        return Policy(**{field: self._known[key].get(str(value.get(key))) for key, field in POLICIES.items()})
 
     def _seconds(self, value: Any, path: str) -> float | None:
         try:
@@ -278,7 +278,7 @@ class _Reader:
 
     def _retry(self, value: dict[str, Any], path: str) -> Retries | None:
         before = len(self._problems.errors)
-        self._problems.unknown(f"{self._where}, {path}", value, _RETRY)
+        self._problems.unknown(f"{self._where}, {path}", value, RETRY)
         policy = str(value.get("policy") or "constant").lower()
         if policy not in ("constant", "exponential"):
             self._problems.add(self._where, f"{path}.policy must be constant or exponential")
@@ -306,7 +306,7 @@ class _Reader:
 
     def _breaker(self, value: dict[str, Any], path: str) -> BreakerPolicy | None:
         before = len(self._problems.errors)
-        self._problems.unknown(f"{self._where}, {path}", value, _BREAKER)
+        self._problems.unknown(f"{self._where}, {path}", value, BREAKER)
         probes = value.get("maxRequests", 1)
         self._whole(probes, f"{path}.maxRequests")
         interval = self._seconds(value.get("interval", "0s"), f"{path}.interval")
@@ -327,7 +327,7 @@ def go_duration(value: Any) -> float:
     text = str(value)
     if text == "0":
         return 0.0
-    parts = _PART.findall(text)
+    parts = DURATION_PART.findall(text)
     if "".join(number + unit for number, unit in parts) != text or not parts:
         raise ValueError("expected a duration such as 500ms, 5s, 1m30s")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)

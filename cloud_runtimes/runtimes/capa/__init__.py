@@ -6,15 +6,19 @@ It opens components by name. A name that the configuration does not declare is a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ... import registry
+from ..._core.arguments import HIDDEN
+from ..._core.home import is_memory
 from ..._core.logs import once
 from ..._core.threads import Mutex
 from ...config import ClientSettings, build, duration, setting, typo, unknown, without_values
-from ...errors import ClosedError, ComponentNotFoundError, UnsupportedError
+from ...errors import ClosedError, ComponentNotFoundError, InvalidArgumentError, UnsupportedError
 from ...spi.component import Component, Runtime
 from .homes import SERVICES, Home, variable
 
@@ -23,9 +27,17 @@ if TYPE_CHECKING:
     from ...rpc.peers import Peers
     from ...spi.driver import Driver
     from ...spi.executor import Executor
+    from ...spi.operation import Operation
+    from ...spi.pubsub import PubSubDriver
+    from ...spi.relay import RelayLog, SpoolSettings
     from ...spi.rpc import RpcDriver
 
 __all__ = ["CapaRuntime", "runtime"]
+
+_KEPT: Final = dict.fromkeys(("retention", "group_expiry", "history"), 36_500 * 86_400.0)
+"""Settings of a spool's component: it sweeps nothing that others of the home may want to keep."""
+
+_TELEMETRY: Final = "telemetry-spool.db"
 
 
 def _home(value: object) -> str | dict[str, Any]:
@@ -138,6 +150,7 @@ class CapaRuntime(Runtime):
     """
 
     name = "capa"
+    Settings = CapaSettings
 
     def __init__(self, settings: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, executor)
@@ -177,12 +190,56 @@ class CapaRuntime(Runtime):
         driver = component.driver(service, name)
         driver.system = driver.system or component.system or component.name
         driver.server = driver.server or component.server
+        if service == "pubsub" and (spool := self._spool(service, name)) is not None:
+            return self._spooled(cast("PubSubDriver", driver), component.name, name, spool)
         return driver
+
+    @without_values
+    def _spool(self, service: str, name: str) -> SpoolSettings | None:
+        """Return the settings of the spool of a pub/sub name, or of telemetry; ``None``: it has none."""
+        telemetry = service == "telemetry"
+        table = self.settings.telemetry if telemetry else self.settings.components.get("pubsub", {}).get(name, {})
+        if "spool" not in table:
+            return None
+        from ...spi.relay import spool_settings
+
+        return spool_settings(table["spool"], self._spool_origin(service, name))
+
+    def _spool_origin(self, service: str, name: str) -> str:
+        return f"{self.settings.origin}: [{service if service == 'telemetry' else f'pubsub.{name}'}]"
+
+    def _spooled(self, driver: PubSubDriver, vendor: str, name: str, settings: SpoolSettings) -> Driver:
+        from ...spi.relay import SPOOL, relay_name
+        from .spool import SpooledPubSub
+
+        return SpooledPubSub(driver, self._spool_store("pubsub", name), name, relay_name(SPOOL, vendor, name), settings)
+
+    def _spool_store(self, service: str, name: str) -> Component:
+        """Return the embedded store of this machine, with the limits of the spool of a pub/sub name, or of telemetry."""
+        settings = self._spool(service, name)
+        home = Home(None, "the environment") if self._home.is_server else self._home
+        where = self._spool_origin(service, name) if settings else home.where
+        limits: dict[str, Any] = {}
+        if settings is not None:
+            if is_memory(str(home)):
+                raise InvalidArgumentError(f"{where}: spool: events wait on the disk: give a folder as the home")
+            limits = {"max_bytes": settings.max_bytes, "when_full": settings.when_full, **_KEPT}
+        component_type: type[Component] = registry.find(registry.COMPONENTS, "sqlite")
+        folder = {"home": home.folder} if home.folder else {}
+        if service == "telemetry":
+            # megabytes at a time: nobody else is to wait for that
+            folder, name = {"path": os.path.join(str(home), _TELEMETRY)}, ""
+        return self._open(("spool", service, name if settings else ""), component_type, {**folder, **limits}, where)
 
     def native(self, service: str, name: str) -> Any:
         if service == "rpc":
             return super().native(service, name)
         return self.component(service, name).native(service, name)
+
+    def relay(self, service: str, name: str, waiting: str) -> RelayLog | None:
+        if service in ("spool", "telemetry"):
+            return self._spool_store(service, name).relay(waiting)
+        return self.component(service, name).relay(waiting)
 
     # -- rpc --------------------------------------------------------------
 
@@ -268,6 +325,7 @@ class CapaRuntime(Runtime):
         )
         for home in (self.home(service), self._home):
             table = home.complete(service, table, component_type)
+        table = {key: value for key, value in table.items() if key != "spool" or service != "pubsub"}
         return self._open((service, name), component_type, table, where)
 
     @without_values
@@ -285,15 +343,21 @@ class CapaRuntime(Runtime):
             return component
 
     def ready(self) -> None:
-        declared = self.declared().keys()
-        for service, name in declared:
+        for service, name in self.declared():
             self.driver(service, name)  # refuses what will never be ready
-        for service, name in declared:
-            self.component(service, name).ready()
-        for service, home in self.homes.items():
-            self._at_home(home, service, "").ready()
-        if self._home.is_server or not (declared or self.homes):
-            self._at_home(self._home, self._home.services[0], "").ready()
+        for _, _, check in self.checks():
+            check()
+
+    def checks(self) -> Sequence[tuple[str, str, Callable[[], None]]]:
+        declared = self.declared().keys()
+        homes = dict(self.homes)
+        checks = [(*each, partial(lambda *each: self.component(*each).ready(), *each)) for each in declared]
+        if self._home.is_server or not (declared or homes):
+            homes[""] = self._home
+        return checks + [(service, "", partial(self._ready_at, service, home)) for service, home in homes.items()]
+
+    def _ready_at(self, service: str, home: Home) -> None:
+        self._at_home(home, service or home.services[0], "").ready()
 
     def vendor(self, service: str, name: str) -> str:
         return "" if service == "rpc" else self.component(service, name).name
@@ -309,6 +373,13 @@ class CapaRuntime(Runtime):
 
     def stores(self) -> Mapping[str, Collection[str]] | None:
         return super().stores() if self.capa.strict else None
+
+    def names(self, op: Operation, service: str) -> Sequence[str]:
+        names = set(self.settings.components.get(service, ()))
+        if (home := self.undeclared(service)) is not None:
+            with suppress(UnsupportedError):  # it does not list them
+                names.update(name for name in home.names(op, service) if not name.startswith(HIDDEN))
+        return sorted(names)
 
     def is_inside(self) -> bool:
         return any(component.is_inside() for component in list(self._components.values()))

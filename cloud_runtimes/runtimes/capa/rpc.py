@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ...errors import CloudRuntimesError
 from ...rpc.host import Host, hosts
 from ...rpc.local import call as call_here
 from ...rpc.local import call_async as call_here_async
 from ...spi import rpc as spi
+from ...spi.inventory import ServiceInfo
 from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Answer, CallSource, Guard, RpcCall, RpcDriver, RpcReply
 
@@ -20,7 +24,13 @@ if TYPE_CHECKING:
 class CapaRpc(RpcDriver):
     """The way to one service."""
 
-    features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
+    @cached_property
+    def features(self) -> frozenset[str]:  # type: ignore[override]
+        try:
+            has = self._runtime.embedded_rpc(self._name).features & {spi.SERVICES}
+        except CloudRuntimesError:  # this home has no registry
+            has = frozenset()
+        return frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS}) | has
 
     def __init__(self, runtime: CapaRuntime, name: str) -> None:
         self._runtime = runtime
@@ -78,10 +88,18 @@ class CapaRpc(RpcDriver):
         return Guard((*home.secrets, *(() if token is None else (token.encode(),))), capa.rpc_open)
 
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        return self._away().announce(op, instance, self._address or address)
+        return self._announcing().announce(op, instance, self._address or address)
 
     async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        return await self._away().announce_async(op, instance, self._address or address)
+        return await self._announcing().announce_async(op, instance, self._address or address)
+
+    def _announcing(self) -> RpcDriver:
+        away = self._away()
+        away.methods = self.methods
+        return away
+
+    def services(self, op: Operation, prefix: str, /) -> Sequence[ServiceInfo]:
+        return self._away().services(op, prefix)
 
     def receive(self, op: Operation, answer: Answer, /) -> CallSource | None:
         return self._away().receive(op, answer)

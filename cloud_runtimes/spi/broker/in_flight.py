@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
@@ -123,6 +123,7 @@ class InFlight:
         expired: how many events were; the driver counts them.
         dropped: how many events were, as their handler wanted; the driver may count them.
         stays: whether what is given back (`Settlement.RELEASE`) comes again by itself in its old place, as with an order.
+        removed: returns which events of a message nobody gets; ``None``: there are none.
     """
 
     def __init__(self, policy: DeliveryPolicy, id_of: Callable[[Any], str] = token_text, prefix: str = "ce-") -> None:
@@ -136,6 +137,7 @@ class InFlight:
         self.unacked: list[Unacked] = []
         self.expired = self.dropped = 0
         self.stays = False
+        self.removed: Callable[[Held], Iterable[int]] | None = None
 
     # -- what came --------------------------------------------------------
 
@@ -199,11 +201,14 @@ class InFlight:
 
     def _hold(self, held: Held, cause: Cause | None = None) -> int:
         """Keep a message for delivery. ``cause``: it cannot be read, and is delivered to nobody."""
+        if self.removed is not None and not self._without(held, self.removed(held)):
+            return held.length
         if held.remaining:
             self.held[held] = None
         if self._policy.is_exhausted(held.deliveries):
             # the last holder died with it
-            self._give_up(held, range(held.length), Cause("deliveries"), held.deliveries - 1, held.history)
+            indexes = held.open(0, held.length) if held.holes else range(held.length)
+            self._give_up(held, indexes, Cause("deliveries"), held.deliveries - 1, held.history)
         elif cause is not None:
             self._refuse(held, cause)
         elif held.remaining:
@@ -211,6 +216,17 @@ class InFlight:
         else:
             self._finish(held, None)
         return held.length
+
+    def _without(self, held: Held, indexes: Iterable[int]) -> bool:
+        """Settle events that nobody gets; return whether there are others."""
+        for index in indexes:
+            held.holes = True
+            held.settle(index)
+            if held.single:
+                self._finish(held, index)
+        if not held.remaining and not held.single:
+            self._finish(held, None)
+        return bool(held.remaining)
 
     @property
     def is_ready(self) -> bool:

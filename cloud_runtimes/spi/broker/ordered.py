@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 from math import inf
@@ -164,6 +165,7 @@ class OrderedInFlight(InFlight):
         parts: how many the group has.
         revision: see `EventSource`.
         take: parts that the member should take.
+        beside: position → event of a place of the group alone, where redriven ones lie; see `take_beside`.
         due_ms: when the message that is taken in next may be delivered, milliseconds since 1970 UTC; 0: at once.
     """
 
@@ -186,6 +188,8 @@ class OrderedInFlight(InFlight):
         self._after = self._last = 0
         self.due_ms = 0
         self._later: list[tuple[int, _Slice]] = []
+        self.beside: dict[int, _Slice] = {}
+        self._is_beside = False
 
     # -- parts ------------------------------------------------------------
 
@@ -208,9 +212,12 @@ class OrderedInFlight(InFlight):
         """Hold nothing of parts; settlements of them are void."""
         for part in parts:
             if (its := self._owned.pop(part, None)) is not None:
-                for held in its.slices:
+                aside = {position: held for position, held in self.beside.items() if held.origin == part}
+                for held in (*its.slices, *aside.values()):
                     held.void = True
                     self.held.pop(held, None)
+                for position in aside:
+                    del self.beside[position]
                 self.revision += 1
                 self._dirty.discard(part)
         self._ready = deque(held for held in self._ready if not held.void)
@@ -253,7 +260,31 @@ class OrderedInFlight(InFlight):
                 its.read = max(its.read, self._last)
         return self._last
 
+    @contextmanager
+    def take_beside(self) -> Iterator[None]:
+        """Have what is taken in meanwhile lie beside the log, a message an event: the owner of its part delivers it, and it is gone once it is settled."""
+        self._is_beside = True
+        try:
+            yield
+        finally:
+            self._is_beside = False
+
+    def settled_beside(self) -> dict[int, _Slice]:
+        """Return what of `beside` is settled: a driver removes it from its place, if the part is still its own, then from `beside`."""
+        return {position: held for position, held in self.beside.items() if not held.remaining}
+
+    def _hold_beside(self, held: Held, cause: Cause | None) -> int:
+        position = self._position(held, 0)
+        part = next(part for part, indexes in enumerate(self._deal(held)) if indexes)
+        its = self._owned.get(part)
+        if position not in self.beside and its is not None and not its.leaving:
+            self.beside[position] = mine = self._slice(part, held, range(held.length), 0)
+            super()._hold(mine, cause)
+        return held.length
+
     def _hold(self, held: Held, cause: Cause | None = None) -> int:
+        if self._is_beside:
+            return self._hold_beside(held, cause)
         first, last = self._position(held, 0), self._position(held, -1)
         for part, indexes in enumerate(self._deal(held)):
             its = self._owned.get(part)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import socket
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -11,6 +13,7 @@ from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, ConflictError
 from .. import pubsub as spi
+from ..admin import MemberInfo
 from ..events import dead_letter_record
 from ..operation import Method
 from ..pubsub import Cause, Settlement, SubscribeRequest
@@ -35,6 +38,8 @@ FEATURES: Final = frozenset(
 """What a component has that keeps events and counts their deliveries."""
 POLL: Final = Method("pubsub", "receive", repeatable=False)
 POLL_TIMEOUT: Final = 30.0
+LOOK_TIMEOUT: Final = 2.0
+"""Seconds in which a member learns whether its group is paused; it renews nothing meanwhile."""
 _DEFAULT_ACK_WAIT: Final = 30.0
 _DEFAULT_DELIVERIES: Final = 5
 _MAX_BACK_OFF_MS: Final = 60_000
@@ -52,16 +57,25 @@ def begins_at(request: SubscribeRequest) -> int | None:
     return LATEST if request.start == "latest" else None
 
 
+def member_info(name: str, in_flight: int | None, since: datetime | None = None) -> MemberInfo:
+    """Return what the name of a member tells, see `DeliveryPolicy`. Another program's may tell nothing."""
+    host, *ids = name.rsplit("-", 3)
+    pid = int(ids[0]) if len(ids) == 3 and ids[0].isdecimal() else None
+    return MemberInfo(name, None if pid is None else host, pid, since, in_flight)
+
+
 class DeliveryHistory(NamedTuple):
-    """Earlier deliveries of an event: its first and last delivery (microseconds since 1970 UTC), and the last error."""
+    """Earlier deliveries of an event: its first and last delivery (microseconds since 1970 UTC), and the last error. ``redriven``: it was sent back to its group alone."""
 
     first: int | None = None
     last: int | None = None
     error: str | None = None
+    redriven: bool = False
 
     def after(self, at: int, deliveries: int, cause: Cause | None) -> DeliveryHistory:
         """Return the history after a delivery, the one of this number."""
-        return DeliveryHistory(at if deliveries == 1 else self.first, at, self.error if cause is None else cause.error)
+        first, error = at if deliveries == 1 else self.first, self.error if cause is None else cause.error
+        return DeliveryHistory(first, at, error, self.redriven)
 
 
 NO_HISTORY: Final = DeliveryHistory()
@@ -73,7 +87,7 @@ class DeliveryPolicy:
     Attributes:
         pubsub: name of the bus.
         request: of the member.
-        name: of the member; no other has it.
+        name: of the member, with its host and process; no other has it.
         label: what counters and messages call the group.
         ack_wait_ms: how long a lease lasts.
         max_deliveries: ``None``: no limit.
@@ -82,7 +96,8 @@ class DeliveryPolicy:
     def __init__(self, pubsub: str, request: SubscribeRequest) -> None:
         self.pubsub = pubsub
         self.request = request
-        self.name = f"{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
+        host = re.sub("[^A-Za-z0-9]+", "-", socket.gethostname())
+        self.name = f"{host}-{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
         self.label = f"{pubsub}/{request.topic}/{request.group}"
         self.ack_wait_ms = int((request.ack_wait or _DEFAULT_ACK_WAIT) * 1000)
         self.max_deliveries = request.max_deliveries or (_DEFAULT_DELIVERIES if request.dead_letter_topic else None)

@@ -12,7 +12,9 @@ from ...errors import CloudRuntimesError, PayloadError
 from ..events import printable
 from .policy import NO_HISTORY, DeliveryHistory
 
-_PAST: Final = re.compile(r"(\d{1,10}) (\d{1,18}) (\d{1,18})(?: (.*))?", re.ASCII | re.DOTALL)
+_PAST: Final = re.compile(r"(\+?)(\d{1,10}) (\d{1,18}) (\d{1,18})(?: (.*))?", re.ASCII | re.DOTALL)
+REDRIVEN: Final = "+"
+"""Beginning of the text about an event that was sent back to its group alone."""
 _LAST: Final = 253_402_300_799_999_999
 """Microseconds from 1970 to the end of the year 9999."""
 _MOST: Final = 2**31 - 1
@@ -71,16 +73,25 @@ def pieces(frame: bytes, room: int) -> Iterator[bytes]:
         yield from pieces(whole.select(indexes), room)
 
 
+def singly(frame: bytes) -> list[bytes]:
+    """Return each event of a frame as a frame: dead letters lie alone, so that each can be removed."""
+    whole = kernel.Frame(frame)
+    return [whole.select((index,)) for index in range(len(whole))]
+
+
 def write_history(deliveries: int, history: DeliveryHistory) -> str:
     """Return how often an event was delivered and what is known of it, as text."""
     error = "" if history.error is None else history.error.replace("\n", " ")
-    return f"{deliveries} {history.first or 0} {history.last or 0} {error}"
+    return f"{REDRIVEN if history.redriven else ''}{deliveries} {history.first or 0} {history.last or 0} {error}"
 
 
 def read_history(text: str) -> tuple[int, DeliveryHistory]:
     """Read what `write_history` made; 0 and nothing where it is of another program."""
     match = _PAST.fullmatch(text)
-    if match is None or max(int(match[2]), int(match[3])) > _LAST:
+    if match is None:
         return 0, NO_HISTORY
-    error = printable(match[4] or "")
-    return min(int(match[1]), _MOST), DeliveryHistory(int(match[2]) or None, int(match[3]) or None, error or None)
+    redriven, deliveries, first, last, error = match.groups(default="")
+    if max(int(first), int(last)) > _LAST:
+        return 0, NO_HISTORY
+    history = DeliveryHistory(int(first) or None, int(last) or None, printable(error) or None, bool(redriven))
+    return min(int(deliveries), _MOST), history

@@ -102,6 +102,18 @@ class AnswerTests(Suite):
         with call.opened("subscribe", "t", group="late", start="earliest") as sub:
             nothing(api, sub)
 
+    @requires("pubsub.start", "pubsub.group")
+    def test_start_beside_another_topic(self, call: Call, api: Api) -> None:
+        with call.opened("subscribe", "t", group="g") as busy:
+            call("publish", "t", 0)
+            assert data(api, busy, 1) == [0]
+            call("publish", "tt", "old")
+            with call.opened("subscribe", "tt", group="g", start="latest") as sub:
+                call("publish", "tt", "new")
+                assert data(api, sub, 1) == ["new"]
+            with call.opened("subscribe", "tt", group="g", start="earliest") as sub:
+                nothing(api, sub)
+
     @requires("pubsub.start_time", "pubsub.group")
     def test_start_at_a_time(self, call: Call, api: Api) -> None:
         call("publish", "t", 1)

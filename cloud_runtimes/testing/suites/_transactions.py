@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from ..._service import frame_of
-from ...client import CloudRuntimesClient, context_of
+from ...client import CloudRuntimesClient
 from ...errors import ClosedError, ConflictError, PayloadError, UnsupportedError
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import SubscribeRequest
@@ -100,18 +99,6 @@ class OutboxTests(Suite):
         with pytest.raises(ConflictError, match="fence"), call.opened("transaction") as tx:
             tx.save("a", 2, fence=2)
             tx.publish(bus, "t", "fenced")
-
-    @requires("state.outbox")
-    def test_another_engine_is_refused(self, call: Call, store: str) -> None:
-        other = CloudRuntimesClient(config={"capa": {"home": ":memory:"}})
-        with other, call.opened("transaction") as tx:
-            frame = frame_of(tx)
-            frame.context, ours = context_of(other), frame.context
-            try:
-                with pytest.raises(UnsupportedError, match="not in one database"):
-                    tx.publish("bus", "t", 1)
-            finally:
-                frame.context = ours
 
 
 class InboxTests(Suite):

@@ -13,10 +13,11 @@ from ...state import StateItem
 from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Broken, Call, values
+from ._state_order import StateOrderTests
 from ._transactions import OutboxTests
 
 
-class StateSuite(OutboxTests):
+class StateSuite(OutboxTests, StateOrderTests):
     """Every case of Dapr's state conformance, and those that it misses: expiry, rollback, concurrent compare-and-set, odd keys."""
 
     service = "state"

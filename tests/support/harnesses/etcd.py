@@ -29,7 +29,8 @@ class EtcdHome(RealTime):
 
     def config(self) -> dict[str, Any]:
         home = {"url": self.server.url, "prefix": self.prefix}
-        return {"capa": {"home": home}}
+        # etcd has no events: what a transaction publishes goes to another engine
+        return {"capa": {"home": home, "homes": {"pubsub": f":memory:{self.prefix}"}}}
 
     def advance(self, seconds: float) -> None:
         before = leases(self.server.url)

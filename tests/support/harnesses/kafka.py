@@ -12,7 +12,17 @@ from confluent_kafka.admin import AdminClient
 
 from tests.support.harnesses.clients import RealTime, own_name
 
-__all__ = ["KAFKA", "KAFKA_SHARED", "KAFKA_SHARED_STORM", "KAFKA_STORM", "KAFKA_THREE", "KafkaHome", "OrderedHome"]
+__all__ = [
+    "KAFKA",
+    "KAFKA_FRAMED",
+    "KAFKA_PROMPT",
+    "KAFKA_SHARED",
+    "KAFKA_SHARED_STORM",
+    "KAFKA_STORM",
+    "KAFKA_THREE",
+    "KafkaHome",
+    "OrderedHome",
+]
 
 
 class KafkaHome(RealTime):
@@ -21,6 +31,7 @@ class KafkaHome(RealTime):
     name = "kafka"
     server_kind, folder = "a Kafka broker", "kafka"
     event_metadata = False  # CloudEvents have no place for it
+    moves_members = False  # members alone may commit
     settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, servers: str) -> None:
@@ -37,8 +48,8 @@ class KafkaHome(RealTime):
         return {"component": "kafka", **settings, **self.settings, **more}
 
     def config(self) -> dict[str, Any]:
-        config = {"pubsub": {name: self.table(name) for name in (f"bus-{number}" for number in range(4))}}
-        return config
+        pubsub = {name: self.table(name) for name in (f"bus-{number}" for number in range(4))}
+        return {"capa": {"home": f":memory:{self.prefix}"}, "pubsub": pubsub}
 
 
 class OrderedHome(KafkaHome):
@@ -48,12 +59,26 @@ class OrderedHome(KafkaHome):
     settings: ClassVar[dict[str, Any]] = {"retry": "in_order"}
 
 
+class FramedHome(KafkaHome):
+    """The same with many events a message."""
+
+    name = "kafka-frames"
+    settings: ClassVar[dict[str, Any]] = {"layout": "frame"}
+
+
 class SharedHome(KafkaHome):
     """The same with topics of two partitions, to which events go one by one, so that members share few of them too."""
 
     name = "kafka-shared"
     bulk_order = False  # between partitions
     settings: ClassVar[dict[str, Any]] = {"partitions": 2, "options": {"sticky.partitioning.linger.ms": 0}}
+
+
+class PromptHome(SharedHome):
+    """The same, where members let go of partitions soon."""
+
+    name = "kafka-prompt"
+    settings: ClassVar[dict[str, Any]] = {**SharedHome.settings, "handover": 1}
 
 
 class ShareHome(KafkaHome):
@@ -151,5 +176,7 @@ class ShareThreeHome(ShareHome):
 KAFKA_STORM: dict[str, type[KafkaHome]] = {each.name: each for each in (StormHome, OrderedStormHome)}
 KAFKA_THREE: dict[str, type[KafkaHome]] = {each.name: each for each in (ThreeHome, ShareThreeHome)}
 KAFKA: dict[str, type[KafkaHome]] = {each.name: each for each in (KafkaHome, OrderedHome, ShareHome)}
+KAFKA_FRAMED: dict[str, type[KafkaHome]] = {FramedHome.name: FramedHome}
+KAFKA_PROMPT: dict[str, type[KafkaHome]] = {PromptHome.name: PromptHome}
 KAFKA_SHARED: dict[str, type[KafkaHome]] = {each.name: each for each in (SharedHome, ShareGroupHome)}
 KAFKA_SHARED_STORM: dict[str, type[KafkaHome]] = {SharedStormHome.name: SharedStormHome}

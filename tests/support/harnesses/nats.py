@@ -21,6 +21,7 @@ class NatsHome(RealTime):
     server_kind, folder = "a NATS server", "nats"
     bad_etag = "fffffffffffffff"
     event_metadata = False  # CloudEvents have no place for it
+    shows_held = False  # a server tells how many messages are not acknowledged, and not which
     layout = "event"
     longest = 2.5
 

@@ -1,4 +1,4 @@
-"""ASGI application of the viewer: OTLP over HTTP, the page, and the page's queries.
+"""ASGI application of the dashboard: the page, what it asks for, and OTLP over HTTP.
 
 OTLP: ``POST /v1/traces``, ``/v1/logs``, ``/v1/metrics`` (OTLP specification, "OTLP/HTTP"). There is no
 authentication.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,11 +19,15 @@ from .._core.logs import logger
 from .._http.limits import HEAD_TIME, MAX_BODY, MAX_LINE
 from .._http.request_guard import RequestGuard
 from ..codec import json
-from ..errors import CloudRuntimesError, InternalError, PayloadError, ResourceExhaustedError
+from ..errors import CloudRuntimesError, InternalError, PayloadError, ResourceExhaustedError, UnsupportedError
 from ..rpc.asgi import BodyRefusedError, not_http, read_body
 from ..telemetry import json_records
 from ..telemetry.schema import bytes_field, varint
-from . import otlp_json, queries, rows
+from . import otlp_json, queries, rows, search
+from .encodings import UNPACK
+from .openmetrics import CONTENT_TYPE, exposition
+from .operations import TOKEN_HEADER, Operations, status_of
+from .service_map import service_map
 from .store import Store
 
 Scope = dict[str, Any]
@@ -33,22 +36,23 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MAX_WAITING: Final = 4 * MAX_BODY
 """Bytes of requests that are read or wait to be stored; more get 503, and clients come again."""
-_MAX_MEMBERS: Final = 1024
-"""Of gzip in a body. Writers that make several, such as bgzip, give each 64 KiB."""
-_PIECE: Final = 64 * 1024
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
+_CHANGES: Final = "/api/changes/"
 _SIGNALS: Final = {f"/v1/{signal}": signal for signal in ("traces", "logs", "metrics")}
 _REJECTED: Final = {"traces": "rejectedSpans", "logs": "rejectedLogRecords", "metrics": "rejectedDataPoints"}
 # no file of the page is .html, since those are what Cython writes about kernels, and are in no distribution
 _FILES: Final = {
     "/": ("index.htm", "text/html; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/views.js": ("views.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in ("app", "views", "charts", "map", "operations", "stores", "parts")
+    },
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/grafana.json": ("grafana.json", JSON),
 }
-_CODES: Final = {400: 3, 403: 7, 404: 5, 405: 12, 408: 4, 413: 8, 415: 3, 421: 7, 500: 13, 503: 14}
+_CODES: Final = {400: 3, 403: 7, 404: 5, 405: 12, 408: 4, 409: 10, 413: 8, 415: 3, 421: 7, 500: 13, 501: 12, 503: 14}
 """Status → ``google.rpc.Code``."""
 _HEADERS: Final = (
     (
@@ -90,17 +94,19 @@ class _RefusedError(Exception):
         self.close = close
 
 
-class ViewerApp:
+class DashboardApp:
     """See the module.
 
     Args:
-        store: open.
+        store: of telemetry, open; ``None``: it takes and shows none.
         guard: which requests are refused since web pages made them.
+        operations: what services hold; ``None``: it shows telemetry alone.
     """
 
-    def __init__(self, store: Store, guard: RequestGuard) -> None:
+    def __init__(self, store: Store | None, guard: RequestGuard, operations: Operations | None = None) -> None:
         self._store = store
         self._guard = guard
+        self._operations = operations
         self._waiting = 0
         self._decoding = threading.Lock()
         folder = Path(__file__).parent / "page"
@@ -122,8 +128,10 @@ class ViewerApp:
         except _RefusedError as refused:
             answer = _status(kind, refused.status, str(refused), refused.headers, close=refused.close)
         except CloudRuntimesError as error:
-            logger().warning("%s", error)
-            answer = _status(kind, 503, str(error), ((b"retry-after", b"1"),))
+            status = status_of(error)
+            if status == 503:
+                logger().warning("%s", error)
+            answer = _status(kind, status, str(error), ((b"retry-after", b"1"),) if status == 503 else ())
         except Exception as error:
             logger().error("telemetry viewer: %r", error, exc_info=error)
             answer = _status(kind, 500, "an error of the viewer, see its output")
@@ -132,7 +140,7 @@ class ViewerApp:
         await _send(send, answer, head=scope["method"] == "HEAD")
 
     async def _answer(self, scope: Scope, headers: dict[str, str], receive: Receive, has_body: bool) -> Answer:
-        path, method = scope["path"], scope["method"]
+        path, method = scope["path"].removeprefix(scope.get("root_path", "")) or "/", scope["method"]
         if (
             path[:1] != "/"
             or len(path) + len(scope.get("query_string", b"")) > MAX_LINE
@@ -142,20 +150,36 @@ class ViewerApp:
             raise _RefusedError(400, "the request's target or framing is not allowed", close=True)
         if (refusal := self._guard.refusal(scope)) is not None:
             raise _RefusedError(*refusal, close=has_body)
-        signal = _SIGNALS.get(path)
-        if method != "POST" if signal else method not in ("GET", "HEAD"):
+        signal = _SIGNALS.get(path) if self._store is not None else None
+        change = path.removeprefix(_CHANGES) if path.startswith(_CHANGES) and self._operations is not None else None
+        posted = bool(signal or change)
+        if method != "POST" if posted else method not in ("GET", "HEAD"):
             raise _RefusedError(
-                405, "POST" if signal else "GET", (b"allow", b"POST" if signal else b"GET"), close=has_body
+                405, "POST" if posted else "GET", (b"allow", b"POST" if posted else b"GET"), close=has_body
             )
         if signal:
             return await self._export(signal, headers, receive if has_body else None)
+        if change:
+            return await self._change(change, headers, receive)
         if has_body:
             raise _RefusedError(400, "a GET has no body here", close=True)
         if path in self._files:
             data, kind = self._files[path]
             return Answer(200, kind, data)
-        result = await asyncio.to_thread(self._ask, path, scope.get("query_string", b"").decode("latin-1"))
-        return Answer(200, JSON, json.encode(result))
+        query = scope.get("query_string", b"").decode("latin-1")
+        if path == "/metrics" and self._operations is not None:
+            return Answer(200, CONTENT_TYPE, await asyncio.to_thread(exposition, self._operations))
+        if path == "/health" and self._operations is not None:
+            away = await asyncio.to_thread(self._operations.away)
+            return Answer(503 if away else 200, JSON, json.encode({"away": away}))
+        return Answer(200, JSON, json.encode(await asyncio.to_thread(self._ask, path, query)))
+
+    async def _change(self, change: str, headers: dict[str, str], receive: Receive) -> Answer:
+        assert self._operations is not None
+        if _media_type(headers) != JSON:
+            raise _RefusedError(415, f"content-type must be {JSON}", close=True)
+        body, token = await _read(receive, headers), headers.get(TOKEN_HEADER, "")
+        return Answer(200, JSON, json.encode(await asyncio.to_thread(self._operations.change, change, body, token)))
 
     # -- OTLP -------------------------------------------------------------
 
@@ -164,8 +188,8 @@ class ViewerApp:
         if kind not in (PROTOBUF, JSON):
             raise _RefusedError(415, f"content-type must be {PROTOBUF} or {JSON}", close=receive is not None)
         coding = headers.get("content-encoding", "identity").strip().lower()
-        if coding not in ("identity", "gzip"):
-            raise _RefusedError(415, "content-encoding must be gzip or identity", close=receive is not None)
+        if coding not in UNPACK:
+            raise _RefusedError(415, "content-encoding must be gzip, zstd or identity", close=receive is not None)
         taken = 0
 
         async def counted() -> dict[str, Any]:
@@ -181,21 +205,24 @@ class ViewerApp:
 
         try:
             body = b"" if receive is None else await _read(counted, headers)
-            batch = await asyncio.to_thread(self._keep, signal, kind, coding == "gzip", body)
+            batch = await asyncio.to_thread(self._keep, signal, kind, UNPACK[coding], body)
         finally:
             self._waiting -= taken
         return _accepted(signal, kind, batch)
 
-    def _keep(self, signal: str, kind: str, zipped: bool, body: bytes) -> rows.Batch:
+    def _keep(self, signal: str, kind: str, unpack: Callable[[bytes], bytes], body: bytes) -> rows.Batch:
         try:
             with self._decoding:  # one at a time: decoded, a request is many times as large
-                data = _unzipped(body) if zipped else body
+                data = unpack(body)
                 request = otlp_json.decode(signal, data) if kind == JSON else json_records.records(signal, data)
                 batch = rows.read(signal, request)
         except PayloadError as error:
             raise _RefusedError(400, str(error)) from error
+        except UnsupportedError as error:
+            raise _RefusedError(415, str(error)) from error
         except ResourceExhaustedError as error:
             raise _RefusedError(413, str(error)) from error
+        assert self._store is not None
         return self._store.add(signal, batch) if batch.rows or batch.rejected else batch
 
     # -- the page's questions ---------------------------------------------
@@ -203,32 +230,55 @@ class ViewerApp:
     def _ask(self, path: str, query: str) -> dict[str, Any]:
         given = {name: values[-1] for name, values in parse_qs(query, max_num_fields=20).items()}
         service, limit = given.get("service", ""), max(1, _number(given, "limit", 100, 1000))
+        operations, telemetry = self._operations, self._store
         if path == "/api/status":
-            return queries.status(self._store)
+            status = {} if telemetry is None else queries.status(telemetry)
+            changes = operations is not None and operations.may_change
+            return {
+                **status,
+                "telemetry": telemetry is not None,
+                "operations": operations is not None,
+                "changes": changes,
+            }
+        if operations is not None:
+            if path == "/scale":
+                return {"value": operations.lag(given)}
+            question = path.removeprefix("/api/operations/")
+            if question != path and (answer := operations.ask(question, given)) is not None:
+                return answer
+        if telemetry is None:
+            raise _RefusedError(404, "there is nothing at this path")
         if path == "/api/traces":
             least = int(_decimal(given, "min") * 1_000_000)
             return queries.traces(
-                self._store,
+                telemetry,
                 name=given.get("name", ""),
                 least=least,
                 errors=given.get("errors") == "1",
                 service=service,
+                period=search.period(given),
+                asked=search.conditions(given.get("attributes", "")),
                 limit=limit,
             )
         if path == "/api/logs":
             return queries.logs(
-                self._store,
+                telemetry,
                 trace=_id(given.get("trace", "")),
                 span=_id(given.get("span", "")),
                 severity=_number(given, "severity", 0, 24),
                 text=given.get("text", ""),
                 service=service,
+                period=search.period(given),
+                asked=search.conditions(given.get("attributes", "")),
                 limit=limit,
             )
         if path == "/api/metrics":
-            return queries.metrics(self._store, name=given.get("name", ""), service=service, limit=limit)
+            name = given.get("name", "")
+            return queries.metrics(telemetry, name=name, service=service, period=search.period(given), limit=limit)
+        if path == "/api/map":
+            return service_map(telemetry, search.period(given))
         if path.startswith("/api/traces/"):
-            document = queries.trace(self._store, _id(path.removeprefix("/api/traces/")))
+            document = queries.trace(telemetry, _id(path.removeprefix("/api/traces/")))
             if document is not None:
                 return document
             raise _RefusedError(404, "there is no such trace; the oldest are evicted")
@@ -278,34 +328,6 @@ def _id(text: str) -> bytes:
         return bytes.fromhex(text)
     except ValueError:
         return b""
-
-
-def _unzipped(body: bytes) -> bytes:
-    """Return the content of gzip (RFC 1952), which may have several members.
-
-    Raises:
-        PayloadError: it is none, or cut off.
-        ResourceExhaustedError: it is larger than `MAX_BODY`, or has more than `_MAX_MEMBERS` members.
-    """
-    view, at = memoryview(body), 0
-    unpacked = bytearray()
-    try:
-        for _ in range(_MAX_MEMBERS):
-            member = zlib.decompressobj(31)
-            while not member.eof:
-                # in pieces, since what stands behind a member is copied
-                piece = view[at : at + _PIECE]
-                if not piece:
-                    raise PayloadError("the body is cut off: gzip does not end")
-                unpacked += member.decompress(piece, MAX_BODY + 1 - len(unpacked))
-                if len(unpacked) > MAX_BODY:
-                    raise ResourceExhaustedError(f"the body is larger than {MAX_BODY:,} bytes when unpacked")
-                at += len(piece) - len(member.unused_data)
-            if at == len(view):
-                return bytes(unpacked)
-    except zlib.error as error:
-        raise PayloadError(f"the body is no gzip: {error}") from error
-    raise ResourceExhaustedError(f"the body has more than {_MAX_MEMBERS:,} members of gzip")
 
 
 def _accepted(signal: str, kind: str, batch: rows.Batch) -> Answer:

@@ -1,4 +1,4 @@
-"""Metrics of subscriptions, by OpenTelemetry's conventions where there are any, where ``[telemetry] instrument`` is set."""
+"""Metrics of calls and subscriptions, by OpenTelemetry's conventions where there are any, where ``[telemetry] instrument`` is set."""
 
 from __future__ import annotations
 
@@ -12,10 +12,47 @@ if TYPE_CHECKING:
     from ..spi.pubsub import Delivery
     from ._meter import Meter
 
-# of messaging metrics, "messaging.process.duration"
+# of messaging and RPC metrics, such as "messaging.process.duration"
 _BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_DURATIONS: Final = {
+    "messaging.client.operation.duration": ("Time of publishing.", _BOUNDS),
+    "rpc.client.call.duration": ("Time of calls.", _BOUNDS),
+    "rpc.server.call.duration": ("Time of handlers of calls.", _BOUNDS),
+    "db.client.operation.duration": ("Time of calls of databases.", (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)),
+}
+# of spans, but of no metric
+_SINGLE: Final = ("messaging.batch.message_count", "db.operation.batch.size")
 _AGES: Final = (*_BOUNDS, 30, 60, 300, 900, 3600, 14400, 86400)
 _ANSWERS: Final = {"handled": "ack", "retried": "retry", "dropped": "drop"}
+
+
+class CallMetrics:
+    """Metrics of calls that have a convention; each is made when it is needed."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._made: dict[str, Any] = {}
+
+    def record(
+        self, name: str, attributes: dict[str, Any], seconds: float, error_type: str | None, sent: int = 0
+    ) -> None:
+        """Record how long a call took, and how many events it sent; the attributes of its span are used up."""
+        for key in _SINGLE:
+            attributes.pop(key, None)
+        if error_type is not None:
+            attributes["error.type"] = error_type
+        duration = self._made.get(name)
+        if duration is None:
+            description, bounds = _DURATIONS[name]
+            explicit = bounds if self._meter.explicit else None
+            duration = self._made[name] = self._meter.histogram(name, "s", description, bounds=explicit)
+        duration.record(seconds, attributes)
+        if sent:
+            counter = self._made.get("sent")
+            if counter is None:
+                name = "messaging.client.sent.messages"
+                counter = self._made["sent"] = self._meter.counter(name, "{message}", "Events that were sent.")
+            counter.add(sent, attributes)
 
 
 class SubscriptionMetrics:

@@ -1,0 +1,113 @@
+"""Relays: events a second that reach a broker through a spool beside those that a publisher sends there, and from an outbox.
+
+``python -m benches.bench_relay ENGINE …`` starts a server of each engine and measures in turn. A producer sends dicts in
+default settings; the time ends when the broker has all of them. ``--outbox`` measures state transactions on PostgreSQL that
+publish to each engine: several threads, a few events in each transaction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from benches.bench_order import say, served
+from cloud_runtimes import CloudRuntimesClient
+
+ENGINES = ("redis", "kafka", "nats", "rabbitmq")
+EVENT = {"id": "42", "sku": "s", "quantity": 3, "price": 1.5}
+KEYS = 1000
+THREADS = 8
+EVENTS = 5
+"""Of a transaction."""
+
+
+def _config(engine: str, config: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Return a configuration with the broker as ``direct`` and, behind a spool, as ``spooled``."""
+    tables = config.get("pubsub", {})
+    table = tables["bus"] if tables else {"component": engine, "url": config["capa"]["home"]}
+    return {"capa": {"home": folder}, "pubsub": {"direct": table, "spooled": {**table, "spool": True}}}
+
+
+def arrived(client: CloudRuntimesClient, name: str, topic: str, count: int, publish: Callable[[], None]) -> float:
+    """Return how many events a second the broker has got."""
+    with client.pubsub.subscribe(name, topic):
+        pass  # the group counts what comes
+    begun = time.perf_counter()
+    publish()
+    while client.pubsub.lag(name, topic) < count:
+        time.sleep(0.005)
+    return count / (time.perf_counter() - begun)
+
+
+def spool(client: CloudRuntimesClient, engine: str, count: int, rounds: int) -> None:
+    """Measure a publisher with and without a spool."""
+    rates: dict[str, list[float]] = {"direct": [], "spooled": []}
+    for number in range(rounds):
+        for name, some in rates.items():
+            topic = f"{name}-{number}"
+
+            def publish(name: str = name, topic: str = topic) -> None:
+                with client.pubsub.publisher(name, topic, delivery_timeout=600) as publisher:
+                    for each in range(count):
+                        publisher.send(EVENT, key=f"k{each % KEYS}")
+
+            some.append(arrived(client, name, topic, count, publish))
+    direct, spooled = (statistics.median(some) for some in rates.values())
+    ratio = statistics.median(two / one for one, two in zip(*rates.values(), strict=True))
+    say(f"| {engine} | {direct:,.0f}/s | {spooled:,.0f}/s | {ratio:.2f} |")
+
+
+def outbox(client: CloudRuntimesClient, engine: str, count: int, rounds: int) -> None:
+    """Measure transactions that publish to another engine."""
+    rates = []
+    for number in range(rounds):
+        topic = f"outbox-{number}"
+
+        def transact(first: int, topic: str = topic) -> None:
+            for each in range(first, count // EVENTS, THREADS):
+                with client.state.transaction("orders") as tx:
+                    tx.save(f"k{each % KEYS}", EVENT)
+                    for _ in range(EVENTS):
+                        tx.publish("direct", topic, EVENT, key=f"k{each % KEYS}")
+
+        def publish(transact: Callable[[int], None] = transact) -> None:
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(transact, range(THREADS)))
+
+        rates.append(arrived(client, "direct", topic, count, publish))
+    say(f"| PostgreSQL → {engine} | {statistics.median(rates):,.0f} events/s |")
+
+
+def main() -> None:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("engines", nargs="*", default=ENGINES)
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--outbox", action="store_true")
+    given = parser.parse_args()
+    say(
+        "| | events from an outbox |\n|---|--:|"
+        if given.outbox
+        else "| | direct | through a spool | ratio |\n|---|--:|--:|--:|"
+    )
+    for engine in given.engines:
+        if engine not in ENGINES:
+            sys.exit(f"{engine}: name one of {', '.join(ENGINES)}")
+        with served(engine) as config, served("postgres") as postgres, tempfile.TemporaryDirectory() as folder:
+            tables = _config(engine, config, folder)
+            tables["state"] = {"orders": {"component": "postgres", "url": postgres["capa"]["home"]}}
+            with CloudRuntimesClient(app_id="bench", config=tables) as client:
+                (outbox if given.outbox else spool)(client, engine, given.events, given.rounds)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("CLOUD_RUNTIMES_NATIVE", "require")
+    main()

@@ -1,0 +1,82 @@
+"""A producer and a consumer of typed events, each in a process of its own that may be killed at any moment.
+
+``python volume.py produce|consume CONFIGURATION COUNT``. The producer begins behind the last event that is stored. The
+consumer has what it has counted in the store, in one commit with each batch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.pubsub import EventBatch
+
+PRIME: Final = 2**61 - 1
+BASE: Final = 1_234_567_890_123_456_789
+
+
+@dataclass(slots=True)
+class Reading:
+    """A measurement, as applications have it."""
+
+    number: int
+    sensor: str
+    value: float
+    ok: bool
+
+
+@dataclass(slots=True)
+class Seen:
+    """Numbers that were handled: how many, and the sum of ``BASE ** number`` modulo `PRIME`, which tells any other multiset."""
+
+    count: int = 0
+    digest: int = 0
+    next: int = 0
+
+
+def expected(count: int) -> int:
+    """Return the digest of all numbers below one."""
+    return (pow(BASE, count, PRIME) - 1) * pow(BASE - 1, -1, PRIME) % PRIME
+
+
+def produce(client: CloudRuntimesClient, count: int) -> None:
+    latest = client.admin.peek("bus", "readings", start="latest", limit=1)
+    seen = client.state.get("seen", "seen", type=Seen) or Seen()
+    first = max([seen.next, *(event.data["number"] + 1 for event in latest)])
+    with client.pubsub.publisher("bus", "readings") as publisher:
+        for number in range(first, count):
+            publisher.send(Reading(number, "north", number / 8, True))
+    sys.stdout.write("done\n")
+
+
+def consume(client: CloudRuntimesClient, count: int) -> None:
+    seen = client.state.get("seen", "seen", type=Seen) or Seen()
+    at, power = -2, 0  # of the last event
+
+    def handle(batch: EventBatch[Reading]) -> None:
+        nonlocal seen, at, power
+        sum = seen.digest
+        for event in batch:
+            number = event.data.number
+            power = power * BASE % PRIME if number == at + 1 else pow(BASE, number, PRIME)
+            at = number
+            sum += power
+        new = Seen(seen.count + len(batch), sum % PRIME, max(seen.next, at + 1))
+        with batch.transaction("seen") as tx:
+            tx.save("seen", new)
+        seen = new
+
+    with client.pubsub.subscribe("bus", "readings", handle, batch=1000, start="earliest", ack_wait=2):
+        while seen.count < count:
+            time.sleep(0.05)
+    sys.stdout.write("done\n")
+
+
+if __name__ == "__main__":
+    work, configuration, count = sys.argv[1:]
+    with CloudRuntimesClient(app_id=work, config=json.loads(configuration)) as instance:
+        {"produce": produce, "consume": consume}[work](instance, int(count))
