@@ -108,7 +108,7 @@ format: setup ## make the style right
 	$(BIN)/black --quiet .
 
 docs: setup ## rewrite the generated tables of the documentation, and the docstrings of async methods
-	$(BIN)/python -m tests.support.features --write docs/reference/features.md docs/configuration.md docs/reference/layotto.md
+	$(BIN)/python -m tests.support.features --write docs/reference/features.md docs/reference/layotto.md docs/configuration.md docs/components/*.md
 	$(BIN)/python -m tests.sidecar.table
 	$(BIN)/python -m tests.support.commands
 	$(BIN)/python -m tests.support.promises

@@ -21,7 +21,13 @@ from cloud_runtimes.spi.state import StateDriver
 from tests.support import features
 
 ROOT = Path(__file__).parent.parent.parent
-TABLES = ["docs/reference/features.md", "docs/configuration.md", "docs/reference/layotto.md"]
+COMPONENTS = {path.stem: path for path in ROOT.glob("docs/components/*.md") if path.stem != "index"}
+TABLES = [
+    "docs/reference/features.md",
+    "docs/configuration.md",
+    "docs/reference/layotto.md",
+    *map(str, COMPONENTS.values()),
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +54,10 @@ def test_every_built_in_component_is_pinned(pinned: dict[str, Any]) -> None:
     if not folders:
         pytest.skip("the installed package is tested, without its sources")
     assert sorted(folders) == sorted(pinned)
+
+
+def test_every_built_in_component_has_a_page() -> None:
+    assert set(COMPONENTS) == set(registry.built_in(registry.COMPONENTS))
 
 
 @pytest.mark.promise("I3")

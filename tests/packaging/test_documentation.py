@@ -64,6 +64,7 @@ def test_the_programs_run(text: str, tmp_path: Path) -> None:
     [
         "README.md",
         "docs/configuration.md",
+        *(path for path in PAGES if path.startswith("docs/components/") and "```toml" in _page(path)),
         "docs/how-to/choose-a-component.md",
         "docs/how-to/resiliency.md",
         "docs/how-to/telemetry.md",
