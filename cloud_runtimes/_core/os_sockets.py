@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import Final, Protocol
 
 from ..errors import UnsupportedError
 
+MSG_DONTWAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
 POLLIN: Final = 1
 POLLOUT: Final = 4
 _POLLNVAL: Final = 32
@@ -71,6 +73,20 @@ def unix_socket(kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     if family is None:
         raise UnsupportedError("this system's Python has no Unix sockets: give a host and a port")
     return socket.socket(family, kind)
+
+
+def bounds_waits(connection: socket.socket, seconds: float) -> bool:
+    """Have a blocking socket wait no longer than that at once, and return whether it does.
+
+    Such a wait is one call of the system; `poll` and a read are two, and a thread gives up its turn for each. A socket with TLS waits otherwise.
+    """
+    if sys.platform != "linux" or type(connection) is not socket.socket:
+        return False
+    whole = int(seconds)
+    connection.setsockopt(
+        socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", whole, int((seconds - whole) * 1e6))
+    )
+    return True
 
 
 def unsent(connection: socket.socket) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core import logs
-from cloud_runtimes.components.redis import servers
+from cloud_runtimes.components.redis import connection, servers
 from cloud_runtimes.components.redis.topology import slot_of
 from cloud_runtimes.errors import (
     CloudRuntimesError,
@@ -31,7 +31,7 @@ from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.redis import RedisHome
 from tests.support.listening import Listener
 from tests.support.redis import RedisServer, Serve, stopped
-from tests.support.waiting import running, until
+from tests.support.waiting import Stopwatch, running, until
 
 KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
 
@@ -155,6 +155,20 @@ def test_more_than_the_system_takes_at_once(served: Serve, client: Make, api: Ap
         threading.Timer(0.3, lambda: server.process.send_signal(signal.SIGCONT)).start()  # type: ignore[union-attr]
         api.call(client_.state, "save", "s", "k", large)
     assert api.call(client_.state, "get", "s", "k") == large
+
+
+def test_a_wait_of_several_turns(served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread looks at the time of its call after each."""
+    monkeypatch.setattr(connection, "_TURN", 0.1)
+    server = served()
+    client_ = client(server.url)
+    api.call(client_.state, "save", "s", "k", 1)
+    with stopped(server):
+        with Stopwatch() as watch:
+            api.fails(DeadlineExceededError)(client_.state, "get", "s", "k", timeout=0.45)
+        assert 0.45 <= watch.seconds < 0.45 + 1
+        threading.Timer(0.35, lambda: server.process.send_signal(signal.SIGCONT)).start()  # type: ignore[union-attr]
+        assert api.call(client_.state, "get", "s", "k") == 1
 
 
 def test_connecting_to_a_server_that_hangs(served: Serve, client: Make, api: Api) -> None:

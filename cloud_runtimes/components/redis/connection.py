@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from ..._core.os_loops import running_loop
-from ..._core.os_sockets import POLLIN, POLLOUT, poll, unix_socket
+from ..._core.os_sockets import MSG_DONTWAIT, POLLIN, POLLOUT, bounds_waits, poll, unix_socket
 from ...errors import CloudRuntimesError, DeadlineExceededError
 from ...spi.operation import Operation
 from .._net.connections import FRESH, WANTS, ConnectionLost, dial
@@ -23,6 +23,8 @@ from .settings import TLS, Address
 T = TypeVar("T")
 
 _RECEIVE: Final = 65536
+_TURN: Final = 1.0
+"""Seconds that a thread waits for its socket at once: it looks at the time of its call then."""
 _AT_ONCE: Final = 8
 """How often a loop reads before others have their turn: a server that keeps sending must not hold it."""
 
@@ -53,6 +55,7 @@ class Connection:
         self.reader = reader()
         self.topic: str | None = None
         self._heard = 0.0
+        self._blocks = False
         self.socket: socket.socket = None  # type: ignore[assignment]
 
     def open(self, op: Operation, name: str) -> None:
@@ -78,7 +81,8 @@ class Connection:
             raise op.timed_out(f"redis {address.where}{what}") from None
         except OSError as error:
             raise TLS.lost(error) from error
-        self.socket.setblocking(False)
+        self._blocks = bounds_waits(self.socket, _TURN)
+        self.socket.setblocking(self._blocks)
         if (failure := self._greet(op, name)) is not None:
             raise failure
 
@@ -117,7 +121,8 @@ class Connection:
         try:
             while remaining:
                 try:
-                    remaining = remaining[self.socket.send(remaining) :]
+                    sent = self.socket.send(remaining, MSG_DONTWAIT) if self._blocks else self.socket.send(remaining)
+                    remaining = remaining[sent:]
                 except WANTS as error:
                     self._wait(op, POLLIN if isinstance(error, ssl.SSLWantReadError) else POLLOUT)
         except TimeoutError:
@@ -130,9 +135,7 @@ class Connection:
         replies: list[Any] = []
         try:
             while not self._take(replies, count):
-                if not self.has_decrypted():
-                    self._wait(op, POLLIN)
-                if (data := self._recv()) == b"":
+                if (data := self._next(op)) == b"":
                     checked(replies)  # it may have said why
                     raise ConnectionLost("the server closed the connection")
                 if data:
@@ -166,10 +169,21 @@ class Connection:
             self._take(replies, 1)
         return replies[0] if replies else NOTHING
 
+    def _next(self, op: Operation) -> bytes | None:
+        """Wait for something and return it, ``b""`` at the end; ``None``: nothing yet. A thread gives up its turn once if it can: beside many others that costs more than the call."""
+        if self._blocks and ((remaining := op.remaining()) is None or remaining > _TURN):
+            try:
+                return self.socket.recv(_RECEIVE)
+            except WANTS:
+                return None
+        if not self.has_decrypted():
+            self._wait(op, POLLIN)
+        return self._recv()
+
     def _recv(self) -> bytes | None:
         """Return what has come, ``b""`` at the end; ``None``: nothing yet."""
         try:
-            return self.socket.recv(_RECEIVE)
+            return self.socket.recv(_RECEIVE, MSG_DONTWAIT) if self._blocks else self.socket.recv(_RECEIVE)
         except WANTS:
             return None
 
@@ -233,6 +247,7 @@ class LoopConnection:
         self.received = 0
         self._connection = connection
         self._socket = connection.socket
+        self._socket.setblocking(False)
         self._reader = connection.reader
         self._waiting: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
         self._replies: list[Any] = []
