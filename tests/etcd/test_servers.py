@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,18 +26,17 @@ from cloud_runtimes.components.etcd.connection import parse_url
 from cloud_runtimes.components.etcd.engine import EtcdEngine
 from cloud_runtimes.components.etcd.messages import pack, under
 from cloud_runtimes.errors import (
+    DeadlineExceededError,
     PermissionDeniedError,
     ResourceExhaustedError,
     UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
 )
-from cloud_runtimes.spi.broker.policy import POLL
-from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.support import STRANGER, Make
-from tests.support.etcd import EtcdServer, Serve, asked, serve
+from tests.support.etcd import EtcdServer, Serve, asked, serve, stopped
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.forked import connects_anew
 from tests.support.harnesses.etcd import EtcdHome
@@ -90,18 +92,49 @@ def test_a_token_that_another_connection_renews(guarded: tuple[EtcdServer, str],
     assert api.call(instance.state, "get", "s", "k") == 1
 
 
-def test_a_token_that_has_ended_on_several_connections(guarded: tuple[EtcdServer, str], client: Make) -> None:
-    """The next call gets one for all of them."""
+def test_a_token_that_has_ended(guarded: tuple[EtcdServer, str], client: Make) -> None:
+    """Calls of many threads get one for all of them."""
     server, password = guarded
     instance = client(server.url.replace("://", f"://shop:{password}@"), prefix="shop")
     instance.state.save("s", "k", 1)
     (engine,) = engines(EtcdEngine)
-    engine._idle += [engine.open(Operation(POLL, "s", 5.0)) for _ in range(2)]
-    for connection in engine._idle:
-        connection._token = engine._login.token = "ended.1"
-        connection._heads.clear()
-    assert instance.state.get("s", "k") == 1
-    assert instance.state.get("s", "k") == 1
+    connection = engine._threads.shared.connection
+    connection._token = engine._login.token = "ended.1"
+    connection._heads.clear()
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda _: instance.state.get("s", "k"), range(32))) == [1] * 32
+
+
+def test_threads_share_a_connection(home: EtcdHome, client: Make) -> None:
+    """Calls with more than windows hold, beside small ones and those whose time is over."""
+    state = client(home.server.url, prefix=home.prefix).state
+    large = [bytes([number]) * 400_000 for number in range(8)]
+
+    def work(number: int) -> None:
+        for turn in range(10):
+            state.save("s", f"{number}", large[number] if turn % 2 else number)
+            assert state.get("s", f"{number}") == (large[number] if turn % 2 else number)
+            with suppress(DeadlineExceededError, UnavailableError):  # the server may say so first
+                state.get("s", f"{number}", timeout=0.001)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    (engine,) = engines(EtcdEngine)
+    assert engine._threads.shared.connection.session.streams == {}
+
+
+def test_threads_beside_one_whose_time_is_over(served: Serve, client: Make) -> None:
+    """The thread that reads for all gives up, and another one reads on."""
+    server = served()
+    state = client(server.url).state
+    state.save("s", "k", 1)
+    with ThreadPoolExecutor(9) as threads:
+        with stopped(server):
+            short = threads.submit(state.get, "s", "k", timeout=0.2)
+            time.sleep(0.05)
+            longer = [threads.submit(state.get, "s", "k", timeout=20) for _ in range(8)]
+            assert isinstance(short.exception(), DeadlineExceededError)
+        assert [each.result(10) for each in longer] == [1] * 8
 
 
 def test_who_is_not_known(guarded: tuple[EtcdServer, str], client: Make, api: Api, canary: Canary) -> None:

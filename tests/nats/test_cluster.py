@@ -244,11 +244,11 @@ def test_a_server_that_is_going_away(cluster: list[NatsServer], client: Make, mo
         return number
 
     def port() -> int:
-        return int(engine(app_client)._shared.connection._server[1])
+        return int(engine(app_client)._threads.shared.connection._server[1])
 
     with app_client.rpc.serving(), ThreadPoolExecutor(2) as threads:
         running = [threads.submit(call) for _ in range(2)]
-        until(lambda: engine(app_client)._shared is not None)
+        until(lambda: engine(app_client)._threads.shared is not None)
         assert port() == going.port
         going.signal(signal.SIGUSR2)
         until(lambda: port() != going.port)

@@ -65,8 +65,8 @@ def test_a_member_that_dies_before_the_history(clock: NatsClock, member: Member)
     engine, op = dead._driver.component.engine, dead._operation()
     batch = next(flow)
     while not batch.writes:
-        batch = flow.send(engine._thread_connection(op).exchange(op, batch).answers)
-    engine._thread_connection(op).exchange(op, batch)
+        batch = flow.send(engine.exchange(op, batch).answers)
+    engine.exchange(op, batch)
     flow.close()
     assert [each.status for each in client.schedule.list_runs("j")] == ["succeeded"]
     assert client.schedule.list_jobs() == []

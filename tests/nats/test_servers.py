@@ -199,7 +199,7 @@ def test_pages_of_keys(home: NatsHome, api: Api, limit: int | None) -> None:
     living = [key for key in sorted(few) if key not in gone]
     received = 0
     for engine in engines(NatsEngine):
-        for connection in (engine._shared, *[each.result() for each in engine._loops._connections.values()]):
+        for connection in (engine._threads.shared, *[each.result() for each in engine._loops._connections.values()]):
             if connection is not None:
                 feed = connection.connection.session.feed
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from time import monotonic
-from typing import ClassVar, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from ..._core.os_sockets import POLLIN, poll
 from ..._core.threads import Mutex
@@ -355,6 +356,44 @@ class ServerConnection(ABC):
                 sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for it
             with suppress(OSError):
                 sock.close()
+
+
+class SharedConnection(ABC):
+    """Common base of connections that many callers share: those of all threads, or of one event loop.
+
+    Attributes:
+        closed: why it serves no further calls; ``None``: it does.
+    """
+
+    connection: Any
+    """The `ServerConnection`."""
+    _waiting: Collection[object]
+    """Callers without an answer."""
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self.closed: ConnectionLost | None = None
+        self.connection = connection
+
+    @abstractmethod
+    def _outgoing(self) -> bytes:
+        """Return what is to be sent, and forget it. No call begins or is abandoned meanwhile."""
+
+    @abstractmethod
+    def _send_soon(self) -> None:
+        """Have it sent."""
+
+    def _check(self, now: float) -> float:
+        """See whether the server is there; return when to do so again."""
+        return inf
+
+    def retire(self, reason: ConnectionLost) -> None:
+        """Serve no further calls; those under way go on."""
+        self.closed = self.closed or reason
+        self.connection.avoid()
+
+    @abstractmethod
+    def _end(self, reason: ConnectionLost) -> None:
+        """End it; who waits gets `ConnectionLost`."""
 
 
 def address_of(server: Server) -> str:

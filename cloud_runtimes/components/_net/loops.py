@@ -3,48 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from math import inf
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..._core.os_loops import running_loop
 from ...errors import ClosedError, CloudRuntimesError
 from ...spi.operation import Operation
-from .connections import ConnectionLost, ServerConnection
+from .connections import ConnectionLost, ServerConnection, SharedConnection
 
 C = TypeVar("C")
 S = TypeVar("S", bound="LoopConnection")
 
 
-class LoopConnection(ABC):
-    """A connection that all calls of one event loop share: what they send in one turn of the loop leaves together.
+class LoopConnection(SharedConnection):
+    """A connection that all calls of one event loop share: what they send in one turn of the loop leaves together."""
 
-    Attributes:
-        closed: why it serves no further calls; ``None``: it does.
-    """
-
-    connection: Any
-    """The `ServerConnection`."""
+    _waiting: dict[asyncio.Future[None], float]
+    """With their deadlines."""
 
     def __init__(self, connection: ServerConnection) -> None:
-        self.closed: ConnectionLost | None = None
-        self.connection = connection
+        super().__init__(connection)
         self._unsent = b""
         self._flushing = False
-        self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
+        self._waiting = {}
         # when it is looked who has waited too long: one timer for all, since it mostly finds nobody
         self._look_at = inf
         self._timer: asyncio.TimerHandle | None = None
         self._loop = running_loop()
         self._descriptor = connection.fileno()
         self._loop.add_reader(self._descriptor, self._readable)
-
-    @abstractmethod
-    def _outgoing(self) -> bytes:
-        """Return what is to be sent, and forget it."""
 
     @abstractmethod
     def _read(self) -> None:
@@ -75,10 +66,6 @@ class LoopConnection(ABC):
                 following = min(following, deadline)
         if following < inf:
             self._watch(following)
-
-    def _check(self, now: float) -> float:
-        """See whether the server is there; return when to do so again."""
-        return inf
 
     def look(self) -> None:
         """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""

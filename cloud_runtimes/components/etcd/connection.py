@@ -1,18 +1,28 @@
-"""Where the servers are and who the client is, by the URL, and connections to one of them: for one thread, and for all calls of an event loop."""
+"""Where the servers are and who the client is, by the URL, and connections to one of them: for one caller, for all threads, and for all calls of an event loop."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..._core.os_sockets import POLLOUT
+from ..._core.threads import Mutex
 from ...config import without_values
 from ...errors import InvalidArgumentError
-from .._net import loops
-from .._net.connections import FRESH, ConnectionLost, Server, ServerConnection, Servers, Tls, address_of
+from .._net import loops, threads
+from .._net.connections import (
+    ConnectionLost,
+    Server,
+    ServerConnection,
+    Servers,
+    SharedConnection,
+    Tls,
+    address_of,
+)
 from . import EtcdSettings
 from .failures import ServerError
 from .http2 import Session, Stream
@@ -96,10 +106,11 @@ class Login:
 
 
 class Connection(ServerConnection):
-    """A connection of one thread at a time.
+    """A connection of one caller at a time, or the one beneath a shared one.
 
     Attributes:
         session: its calls.
+        guard: who changes the session has it, where threads share it.
     """
 
     tls = TLS
@@ -108,6 +119,7 @@ class Connection(ServerConnection):
     def __init__(self, address: Address, settings: EtcdSettings, servers: Servers, login: Login) -> None:
         super().__init__(servers, f"etcd {address.where}")
         self.session = Session()
+        self.guard = Mutex()
         self._address = address
         self._settings = settings
         self._login = login
@@ -155,7 +167,8 @@ class Connection(ServerConnection):
         return None if failure.without_users else failure
 
     def _feed(self, data: bytes) -> None:
-        self.session.feed(data)
+        with self.guard:
+            self.session.feed(data)
 
     # -- calls ------------------------------------------------------------
 
@@ -221,23 +234,9 @@ class Connection(ServerConnection):
     def _take_out(self) -> bytes:
         return self.session.take_out()
 
-    def is_alive(self) -> bool:
-        """Return whether an idle connection still has its server, and a token that it takes, as far as is known without asking it."""
-        if self._token and not self._login.token:  # another one was told that it has ended
-            return False
-        if monotonic() < self.heard + FRESH:
-            return not self.session.closing
-        try:
-            for _ in self.arrived():
-                self.receive()
-            self.flush(monotonic() + 1.0)
-        except (ConnectionLost, TimeoutError):
-            return False
-        return not self.session.closing
 
-
-class LoopConnection(loops.LoopConnection):
-    """A connection of all calls of one event loop."""
+class _Shared(SharedConnection):
+    """Common base of the shared connections."""
 
     connection: Connection
 
@@ -247,47 +246,25 @@ class LoopConnection(loops.LoopConnection):
         self._since = 0.0  # when it was first waited for an answer after the last byte
         self._pinged = False
 
-    async def call(self, method: str, message: bytes, deadline: float | None) -> Stream:
-        """Make a call and return it, answered.
-
-        Raises:
-            ConnectionLost: the connection ended.
-            TimeoutError: the time is over.
-        """
-        if self.closed is not None:
-            raise ConnectionLost(str(self.closed))
-        future: asyncio.Future[None] = self._loop.create_future()
+    def _begin(self, method: str, message: bytes, done: Callable[[Stream], None], deadline: float | None) -> Stream:
+        """Begin a call, and have it sent."""
         now = monotonic()
         if not self._waiting:
             self._since = now
         remaining = None if deadline is None else deadline - now
-        head = self.connection.head(method)
-        stream = self._session.begin(head, message, lambda stream: loops.resolve(future), timeout=remaining)
-        self._waiting[future] = ends = inf if deadline is None else deadline
-        if min(ends, now + _SILENT) < self._look_at:
-            self._watch(min(ends, now + _SILENT))
-        self._send_soon()
-        try:
-            await future
-            return stream
-        finally:
-            self._waiting.pop(future, None)
-            if stream.status is None and self._descriptor >= 0:
-                self._session.cancel(stream)
-                self._send_soon()
-            if self._session.closing:
-                self.retire(ConnectionLost("the server is going away"))
+        return self._session.begin(self.connection.head(method), message, done, timeout=remaining)
+
+    def _outgoing(self) -> bytes:
+        return self._session.take_out()
 
     def retire(self, reason: ConnectionLost) -> None:
-        """Serve no further calls; those under way go on."""
-        self.closed = self.closed or reason
+        super().retire(reason)
         if not self._waiting:
             self._end(reason)
 
     def expired(self, began: float) -> None:
         """Serve no new calls where one came to its deadline and nothing was heard since it ``began``."""
         if self.connection.heard < began:
-            self.connection.avoid()
             self.retire(ConnectionLost("the server did not answer"))
 
     def _check(self, now: float) -> float:
@@ -301,12 +278,70 @@ class LoopConnection(loops.LoopConnection):
             self._pinged = False
         elif not self._pinged:
             self._pinged = True
-            self._session.ping()
+            with self.connection.guard:
+                self._session.ping()
             self._send_soon()
         return now + _SILENT
 
-    def _outgoing(self) -> bytes:
-        return self._session.take_out()
+
+class ThreadConnection(_Shared, threads.ThreadConnection[Stream]):
+    """A connection of all threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._register = connection.guard
+
+    def call(self, method: str, message: bytes, deadline: float | None) -> Stream:
+        """Make a call and return it, answered.
+
+        Raises:
+            ConnectionLost: the connection ended.
+            TimeoutError: the time is over.
+        """
+        return self._exchange(lambda ticket: self._begin(method, message, ticket.resolve, deadline), deadline)
+
+    def _has_outgoing(self) -> bool:
+        return bool(self._session.out)
+
+    def _heard(self) -> int:
+        self.connection.receive()
+        if self._session.closing:
+            self.retire(ConnectionLost("the server is going away"))
+        return self._session.take_owed()
+
+    def _abandon(self, call: Stream) -> None:
+        self._session.cancel(call)
+
+
+class LoopConnection(_Shared, loops.LoopConnection):
+    """A connection of all calls of one event loop."""
+
+    async def call(self, method: str, message: bytes, deadline: float | None) -> Stream:
+        """Make a call and return it, answered.
+
+        Raises:
+            ConnectionLost: the connection ended.
+            TimeoutError: the time is over.
+        """
+        if self.closed is not None:
+            raise ConnectionLost(str(self.closed))
+        future: asyncio.Future[None] = self._loop.create_future()
+        stream = self._begin(method, message, lambda stream: loops.resolve(future), deadline)
+        self._waiting[future] = ends = inf if deadline is None else deadline
+        look_at = min(ends, monotonic() + _SILENT)
+        if look_at < self._look_at:
+            self._watch(look_at)
+        self._send_soon()
+        try:
+            await future
+            return stream
+        finally:
+            self._waiting.pop(future, None)
+            if stream.status is None and self._descriptor >= 0:
+                self._session.cancel(stream)
+                self._send_soon()
+            if self._session.closing:
+                self.retire(ConnectionLost("the server is going away"))
 
     def _read(self) -> None:
         self.connection.receive()

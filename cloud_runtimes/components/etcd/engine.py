@@ -1,4 +1,4 @@
-"""The servers of one process: connections for threads, and one for each event loop. All clients of the process that name them share it."""
+"""The servers of one process: one connection for all threads, and one for each event loop. All clients of the process that name them share it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ...spi.operation import Operation
 from .._net.connections import ConnectionLost, Servers
 from .._net.engines import Engine
 from .._net.loops import LoopConnections
+from .._net.threads import ThreadConnections
 from . import EtcdComponent, EtcdSettings
-from .connection import Connection, Login, LoopConnection, parse_url
+from .connection import Connection, Login, LoopConnection, ThreadConnection, parse_url
 from .failures import ServerError, map_error
 from .http2 import Stream
 from .messages import METHODS, grant, range_of, read_lease, read_range, renewal, revocation, under
@@ -29,8 +30,6 @@ _PATIENCE: Final = 5.0
 _PAUSE: Final = 0.1
 _SHARE: Final = 3.0
 """Seconds after which what only asks goes to another server, if there is one."""
-_IDLE: Final = 32
-"""Free connections that are kept for threads."""
 _SHARED: Final = 10
 """Seconds of a lease from which on it serves all that is written within one second."""
 
@@ -92,8 +91,8 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
 
     def forked(self) -> None:
         """In a forked child: begin anew; the connections are the parent's."""
-        fork.keep(getattr(self, "_idle", None), getattr(self, "_loops", None))
-        self._idle: list[Connection] = []
+        fork.keep(getattr(self, "_threads", None), getattr(self, "_loops", None))
+        self._threads: ThreadConnections[ThreadConnection] = ThreadConnections(f"etcd {self.where}")
         self._loops: LoopConnections[LoopConnection] = LoopConnections(f"etcd {self.where}")
         self._leases: dict[int, Lease] = {}
 
@@ -170,22 +169,20 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
             raise refused
 
     def exchange(self, op: Operation, request: Request) -> Stream:
-        connection = self._take(op)
-        keeps = False
+        connection = self._threads.get(op, self._connect)
+        request.sent = True
+        began = monotonic()
         try:
-            request.sent = True
             stream = connection.call(request.method, request.message, request.until)
-            keeps = not _leaves(stream)
-            return stream
-        finally:
-            if keeps and not self._closed and len(self._idle) < _IDLE:
-                self._idle.append(connection)
-            else:
-                connection.avoid()
-                connection.close()
+        except TimeoutError:
+            connection.expired(began)
+            raise
+        if _leaves(stream):
+            connection.retire(ConnectionLost("the server refused a call"))
+        return stream
 
     async def exchange_async(self, op: Operation, request: Request) -> Stream:
-        connection = await self._loops.get(op, self._connect)
+        connection = await self._loops.get(op, self._connect_async)
         request.sent = True
         began = monotonic()
         try:
@@ -254,28 +251,18 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
 
     def own_host(self, op: Operation) -> str:
         """Return this machine's address on the way to the servers."""
-        connection = self._take(op)
-        self._idle.append(connection)
-        return connection.own_host
+        return self._threads.get(op, self._connect).connection.own_host
 
-    def _take(self, op: Operation) -> Connection:
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return self._open(op)
-            if connection.is_alive():
-                return connection
-            connection.close()
+    def _connect(self, op: Operation) -> ThreadConnection:
+        return ThreadConnection(self._open(op))
 
-    async def _connect(self, op: Operation) -> LoopConnection:
+    async def _connect_async(self, op: Operation) -> LoopConnection:
         return LoopConnection(await asyncio.to_thread(self._open, op))
 
     def _close(self) -> None:
         self._closed = True
         self.notifier.close()
-        while self._idle:
-            self._idle.pop().close()
+        self._threads.close()
         self._loops.close()
 
 

@@ -8,13 +8,13 @@ from time import monotonic
 from typing import Any, Final, TypeAlias, TypeVar
 
 from ..._core import fork
-from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
 from .._net.connections import ConnectionLost
 from .._net.engines import Engine
 from .._net.loops import LoopConnections
+from .._net.threads import ThreadConnections
 from . import NatsSettings
 from .connection import Connection, Servers, parse_url
 from .failures import ServerError, map_error
@@ -60,20 +60,19 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
 
     def forked(self) -> None:
         """In a forked child: begin anew; the connections are the parent's."""
-        fork.keep(getattr(self, "_shared", None), getattr(self, "_loops", None))
-        self._connecting = Mutex()
-        self._shared: ThreadConnection | None = None
+        fork.keep(getattr(self, "_threads", None), getattr(self, "_loops", None))
+        self._threads: ThreadConnections[ThreadConnection] = ThreadConnections(f"nats {self.where}")
         self._loops: LoopConnections[LoopConnection] = LoopConnections(f"nats {self.where}")
         self.buckets: dict[str, Any] = {}
 
     # -- calls ------------------------------------------------------------
 
     def exchange(self, op: Operation, batch: Batch) -> Call:
-        connection = self._thread_connection(op)
+        connection = self._threads.get(op, self._connect)
         return connection.exchange(op, self._checked(batch, connection.max_payload), batch.resend_at)
 
     async def exchange_async(self, op: Operation, batch: Batch) -> Call:
-        connection = await self._loops.get(op, self._connect)
+        connection = await self._loops.get(op, self._connect_async)
         return await connection.exchange(op, self._checked(batch, connection.max_payload), batch.resend_at)
 
     def steps(self, op: Operation, flow: Flow[T]) -> Generator[Batch | float, Any, T]:
@@ -187,32 +186,14 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
         self.max_payload = connection.max_payload
         return connection, inbox
 
-    def _thread_connection(self, op: Operation) -> ThreadConnection:
-        shared = self._shared
-        if shared is not None:
-            shared.look()
-            if shared.closed is None:
-                return shared
-        remaining = op.remaining()
-        if not self._connecting.acquire(timeout=-1 if remaining is None else remaining):
-            raise op.timed_out(f"nats {self.where}")
-        try:
-            if self._shared is shared:
-                self._shared = ThreadConnection(*self._opened(op))
-            assert self._shared is not None
-            if self._closed:  # meanwhile
-                self._shared.close()
-                raise ClosedError("this client is closed: make another")
-            return self._shared
-        finally:
-            self._connecting.release()
+    def _connect(self, op: Operation) -> ThreadConnection:
+        return ThreadConnection(*self._opened(op))
 
-    async def _connect(self, op: Operation) -> LoopConnection:
+    async def _connect_async(self, op: Operation) -> LoopConnection:
         return LoopConnection(*await asyncio.to_thread(self._opened, op))
 
     def _close(self) -> None:
         self._closed = True
         self.notifier.close()
-        if self._shared is not None:
-            self._shared.close()
+        self._threads.close()
         self._loops.close()
