@@ -104,13 +104,14 @@ class PostgresComponent(EngineComponent["PostgresDatabase"]):
         with importing("PostgreSQL", "postgres"):
             return super()._module(name)
 
-    def commit(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False) -> None:
-        """Apply changes in one transaction; a ``relaxed`` one does not wait for the server's disk."""
-        self.engine.run(op, self._committing(changes, relaxed))
+    def commit(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False, shares: bool = False) -> None:
+        """Apply changes in one transaction; a ``relaxed`` one does not wait for the server's disk, and one that ``shares`` may be part of a batch."""
+        run = self.engine.share if shares else self.engine.run
+        run(op, self._committing(changes, relaxed))
 
     async def commit_async(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False) -> None:
         """Asynchronous `commit`."""
-        await self.engine.run_async(op, self._committing(changes, relaxed), self.executor)
+        await self.engine.share_async(op, self._committing(changes, relaxed), self.executor)
 
     def _committing(self, changes: Sequence[Any], relaxed: bool) -> Callable[[Connection], Flow[None]]:
         settings, commit = self.settings, self._module("changes").commit

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from ...spi.operation import Method, Operation, mark_interrupted
 from .connection import Call, Connection, Flow
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OWN: Final = object()
 """What a flow yields to get a connection of its own."""
-_AT_ONCE: Final = 3
+AT_ONCE: Final = 3
 """Connections for statements of one kind: batches are on their way while results of others are used."""
 _MOST: Final = 100
 _MOST_BYTES: Final = 1 << 20
@@ -57,18 +57,54 @@ class _Apart(Exception):
     """Nothing of the batch was applied: the statement is to run apart."""
 
 
-class _Entry:
-    """A statement that waits, or is in a batch; its future is done once nobody waits for it any more."""
+class Entry:
+    """A statement that waits, or is in a batch."""
 
-    __slots__ = ("future", "op", "parameters", "statement")
+    __slots__ = ("op", "parameters", "statement")
+
+    def __init__(self, op: Operation, statement: Statement, parameters: list[bytes | None]) -> None:
+        self.op = op
+        self.statement = statement
+        self.parameters = parameters
+
+
+class _Entry(Entry):
+    """One of an event loop; its future is done once nobody waits for it any more."""
+
+    __slots__ = ("future",)
 
     def __init__(
         self, op: Operation, statement: Statement, parameters: list[bytes | None], future: asyncio.Future[Result]
     ) -> None:
-        self.op = op
-        self.statement = statement
-        self.parameters = parameters
+        super().__init__(op, statement, parameters)
         self.future = future
+
+
+E = TypeVar("E", bound=Entry)
+
+
+def taken(waiting: list[E]) -> list[E]:
+    """Take what waits, as much as fits."""
+    size = count = 0
+    for entry in waiting[:_MOST]:
+        size += sum([len(value) for value in entry.parameters if value is not None])
+        if count and size > _MOST_BYTES:
+            break
+        count += 1
+    entries = waiting[:count]
+    del waiting[:count]
+    return entries
+
+
+def exchange(connection: Connection, entries: list[Any], writes: bool) -> Flow[list[Result]]:
+    """Run statements as one transaction. Writes are put in the order of their rows, so that batches wait for each other in one order."""
+    if not entries:
+        return []  # nobody waits any more
+    if not writes:
+        return (yield from connection.transact([[(entry.statement, entry.parameters) for entry in entries]]))
+    entries.sort(key=_row)
+    group = [(entry.statement, entry.parameters) for entry in entries]
+    return (yield from connection.transact([[(_LOCK_TIMEOUT, []), *group]]))[1:]
 
 
 class Batches:
@@ -99,7 +135,7 @@ class Batches:
         if not self._under_way:
             self._under_way = 1
             try:
-                return await self._pool.run_apart(op, lambda connection: connection.execute(statement, *values))
+                return await self._pool.run_async(op, lambda connection: connection.execute(statement, *values))
             finally:
                 self._ended()
         entry = _Entry(op, statement, statement.encode(values), self._loop.create_future())
@@ -121,13 +157,13 @@ class Batches:
                 raise op.timed_out(what, maybe_applied=maybe_applied) from None
             mark_interrupted(error, maybe_applied)
             raise
-        return await self._pool.run_apart(op, lambda connection: connection.execute(statement, *values))
+        return await self._pool.run_async(op, lambda connection: connection.execute(statement, *values))
 
     # -- batches ----------------------------------------------------------
 
     def _start_soon(self) -> None:
         """Start a batch once the tasks that are ready now have added theirs."""
-        if self._waiting and self._under_way < _AT_ONCE and not self._starting:
+        if self._waiting and self._under_way < AT_ONCE and not self._starting:
             self._starting = True
             self._loop.call_soon(self._start)
 
@@ -151,8 +187,8 @@ class Batches:
             op = Operation(_BATCH, "postgres", None)
             connection = await self._pool.take_async(op)
             try:
-                entries += self._taken()
-                results = await connection.run_async(op, self._exchange(connection, entries))
+                entries += taken(self._waiting)
+                results = await connection.run_async(op, exchange(connection, entries, self._writes))
             except BaseException as error:
                 if self._writes and connection.sent:
                     lost = str(error) or "the batch was interrupted"
@@ -163,34 +199,12 @@ class Batches:
                 if not entry.future.done():
                     entry.future.set_result(result)
         except Exception:
-            entries += () if entries else self._taken()  # no connection: each finds out why by itself
+            entries += () if entries else taken(self._waiting)  # no connection: each finds out why by itself
         finally:
             for entry in entries:
                 if not entry.future.done():
                     entry.future.set_exception(_Apart() if lost is None else ConnectionLost(lost))
             self._ended()
-
-    def _taken(self) -> list[_Entry]:
-        """Take what waits, as much as fits; writes in the order of their rows, so that batches wait for each other in one order."""
-        size = count = 0
-        for entry in self._waiting[:_MOST]:
-            size += sum([len(value) for value in entry.parameters if value is not None])
-            if count and size > _MOST_BYTES:
-                break
-            count += 1
-        taken = self._waiting[:count]
-        del self._waiting[:count]
-        if self._writes:
-            taken.sort(key=_row)
-        return taken
-
-    def _exchange(self, connection: Connection, entries: Sequence[_Entry]) -> Flow[list[Result]]:
-        group = [(entry.statement, entry.parameters) for entry in entries]
-        if not group:
-            return []  # nobody waits any more
-        if not self._writes:
-            return (yield from connection.transact([group]))
-        return (yield from connection.transact([[(_LOCK_TIMEOUT, []), *group]]))[1:]
 
     # -- entries that nobody waits for any more ---------------------------
 
@@ -225,5 +239,5 @@ class Batches:
         return True
 
 
-def _row(entry: _Entry) -> list[bytes | None]:
+def _row(entry: Entry) -> list[bytes | None]:
     return entry.parameters[:2]

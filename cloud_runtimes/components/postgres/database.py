@@ -32,6 +32,7 @@ from .pool import Pool
 from .schema import ensure
 from .statement import Statement
 from .sweep import Sweeper
+from .thread_batches import ThreadBatches
 
 T = TypeVar("T")
 Work = Callable[[Connection], Flow[T]]
@@ -56,10 +57,8 @@ class PostgresDatabase(Engine):
         self.notifier = PostgresNotifier(
             settings.listen_url or settings.url, settings.schema, direct=settings.listen_url is not None
         )
-        self._ready = False
-        self._sweeper: Sweeper | None = None
         self._lock = Mutex()
-        self._local = threading.local()
+        self.forked()
         fork.register(self)
 
     @classmethod
@@ -68,8 +67,10 @@ class PostgresDatabase(Engine):
 
     def forked(self) -> None:
         """In a forked child: look again, which also starts its sweeper."""
-        self._ready, self._sweeper = False, None
+        self._ready = False
+        self._sweeper: Sweeper | None = None
         self._local = threading.local()
+        self._kinds = {kind: ThreadBatches(self._pool, writes=kind == "writes") for kind in ("reads", "writes")}
 
     # -- calls ------------------------------------------------------------
 
@@ -81,22 +82,26 @@ class PostgresDatabase(Engine):
         """
         if not self._ready:
             self.ready(op)
-        pool = self._pool
-        connection = pool.idle()
-        if connection is None:
-            connection = pool.opened(op)
-        try:
-            return connection.run(op, work(connection))
-        except BaseException as error:
-            translated = pool.map_error(error, connection, op)
-            if translated is error:
-                raise
-            raise translated from error
-        finally:
-            pool.release(connection)
+        return self._pool.run(op, work)
 
-    async def run_async(self, op: Operation, work: Work[T], executor: Executor) -> T:
-        """Asynchronous `run`. Statements that share go together with those of other calls of the loop."""
+    def share(self, op: Operation, work: Work[T]) -> T:
+        """Run a flow; statements that share go together with those of other threads."""
+        if not self._ready:
+            self.ready(op)
+        shared = SharedConnection()
+        flow = work(shared)
+        try:
+            asked = next(flow)
+            while asked is not OWN:
+                statement, values = asked
+                asked = flow.send(self._kinds[statement.shares].run(op, statement, values))
+        except StopIteration as stop:
+            done: T = stop.value
+            return done
+        return self._pool.run(op, _rest(shared, flow))
+
+    async def share_async(self, op: Operation, work: Work[T], executor: Executor) -> T:
+        """Asynchronous `share`: with those of other calls of the loop."""
         if not self._ready:
             await executor.in_thread(functools.partial(self.ready, op), op)
         shared = SharedConnection()
@@ -109,12 +114,7 @@ class PostgresDatabase(Engine):
         except StopIteration as stop:
             done: T = stop.value
             return done
-
-        def rest(connection: Connection) -> Flow[T]:
-            shared.own = connection
-            return flow
-
-        return await self._pool.run_apart(op, rest)
+        return await self._pool.run_async(op, _rest(shared, flow))
 
     def _batches(self, statement: Statement) -> Batches:
         """Return those of the running loop; a thread runs one at a time."""
@@ -154,6 +154,16 @@ class PostgresDatabase(Engine):
             self._sweeper.close()
         self.notifier.close()
         self._pool.close()
+
+
+def _rest(shared: SharedConnection, flow: Flow[T]) -> Work[T]:
+    """Return what is left of a flow that wants a connection of its own."""
+
+    def rest(connection: Connection) -> Flow[T]:
+        shared.own = connection
+        return flow
+
+    return rest
 
 
 def explain(error: psycopg.Error, where: str) -> Exception:
@@ -216,9 +226,9 @@ def on_connection(
     """Return the method that a flow of one connection stands for, and its asynchronous twin; see `spi.flow.both_apis`."""
 
     def call(self: D, op: Operation, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.database.run(op, lambda connection: flow(self, connection, *args, **kwargs))
+        return self.database.share(op, lambda connection: flow(self, connection, *args, **kwargs))
 
     def call_async(self: D, op: Operation, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        return self.database.run_async(op, lambda connection: flow(self, connection, *args, **kwargs), self.executor)
+        return self.database.share_async(op, lambda connection: flow(self, connection, *args, **kwargs), self.executor)
 
     return call, call_async

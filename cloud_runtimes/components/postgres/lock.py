@@ -91,7 +91,7 @@ class PostgresLock(QueuedLock):
     _component: PostgresComponent
 
     async def _run_async(self, op: Operation, work: Any) -> Any:
-        return await self._component.engine.run_async(op, work, self.executor)
+        return await self._component.engine.share_async(op, work, self.executor)
 
     def _release_in_background(self, request: LockRequest, *, queued: bool) -> None:
         # once more when the server has noticed the caller's end

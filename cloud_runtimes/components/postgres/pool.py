@@ -82,8 +82,21 @@ class Pool:
 
     # -- calls ------------------------------------------------------------
 
-    async def run_apart(self, op: Operation, work: Work[T]) -> T:
-        """Run a flow on a connection of its own."""
+    def run(self, op: Operation, work: Work[T]) -> T:
+        """Run a flow on a connection."""
+        connection = self.take(op)
+        try:
+            return connection.run(op, work(connection))
+        except BaseException as error:
+            translated = self.map_error(error, connection, op)
+            if translated is error:
+                raise
+            raise translated from error
+        finally:
+            self.release(connection)
+
+    async def run_async(self, op: Operation, work: Work[T]) -> T:
+        """Asynchronous `run`."""
         connection = await self.take_async(op)
         try:
             return await connection.run_async(op, work(connection))
@@ -118,8 +131,8 @@ class Pool:
         """Return what a caller without a connection waits for."""
         return "a free connection: raise max_connections" if self._open >= self._size else "PostgreSQL"
 
-    def idle(self) -> Connection | None:
-        """Return an idle connection that is alive, if there is one; its user gives it back by `release`."""
+    def _alive(self) -> Connection | None:
+        """Take an idle connection that is alive, if there is one."""
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -142,8 +155,11 @@ class Pool:
             self._waiters.append(waiter)
             return waiter
 
-    def opened(self, op: Operation) -> Connection:
-        """Return a connection that is opened or given back, by the deadline of a call; its user gives it back by `release`."""
+    def take(self, op: Operation) -> Connection:
+        """Return a connection; its user gives it back by `release`."""
+        connection = self._alive()
+        if connection is not None:
+            return connection
         waiter = self._may_open(None)
         if waiter is not None:
             remaining = op.remaining()
@@ -172,7 +188,7 @@ class Pool:
 
     async def take_async(self, op: Operation) -> Connection:
         """Return a connection; its user gives it back by `release`."""
-        connection = self.idle()
+        connection = self._alive()
         if connection is not None:
             return connection
         waiter = self._may_open(asyncio.get_running_loop())
@@ -230,7 +246,7 @@ class Pool:
             self._idle.append(connection)
             if not self._waiters:
                 return
-            taken = self.idle()  # a waiter came meanwhile
+            taken = self._alive()  # a waiter came meanwhile
             if taken is None:
                 return
             connection = taken

@@ -122,7 +122,7 @@ class PostgresState(PostgresDriver, StateDriver):
         failed = oversized(self.name, writes, self._max_value, atomic)
         for part in self._parts(writes, atomic, failed):
             try:
-                self.component.commit(op, [part])
+                self.component.commit(op, [part], shares=True)
             except ConflictError:
                 if atomic or not part.errors:
                     raise

@@ -78,7 +78,7 @@ class Statement:
     Args:
         sql: with ``$1``, ``$2`` …; ``{schema}`` is put in by the connection.
         types: of the parameters, in order, e.g. ``"int8 text bytea[]"``.
-        shares: whether event loops may run it in one transaction with such statements of other calls. It concerns one row, which its first two parameters name.
+        shares: whether it may run in one transaction with such statements of other calls. It concerns one row, which its first two parameters name.
     """
 
     __slots__ = ("_decoders", "_encoders", "formats", "oids", "shares", "sql")
