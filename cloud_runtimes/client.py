@@ -127,7 +127,7 @@ class CloudRuntimesClient:
         if in_development():
             from ._service.development import begin
 
-            self._made_at = begin()
+            self._made_at = begin(searches=config is None)
         _open_clients.add(self)
 
     def __del__(self) -> None:

@@ -11,11 +11,13 @@ import threading
 import time
 import warnings
 from asyncio import AbstractEventLoop, _get_running_loop, get_running_loop
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
+from .._core.config_discovery import find
 from .._core.logs import once
 from .._core.os_processes import started
 from .._core.threads import Background
@@ -41,12 +43,16 @@ _topics: Final[set[tuple[str, str, bool]]] = set()
 _watched: Final[WeakSet[AbstractEventLoop]] = WeakSet()
 
 
-def begin() -> str:
-    """Look at the environment, and return where a client is being made."""
+def begin(*, searches: bool) -> str:
+    """Look at the environment, and return where a client is being made; it ``searches`` for its configuration."""
     warnings.filterwarnings("default", ".* was not closed: use it in a with block", ResourceWarning)
     for name in sorted(os.environ):
         if name.startswith("CLOUD_RUNTIMES_") and name not in _VARIABLES and not name.startswith(_PREFIXES):
             once(f"variable {name}", "%s is not read: %s", name, unknown("variable", name, _VARIABLES))
+    with suppress(CloudRuntimesError):  # which the first call raises
+        if searches and find(None) is None:
+            for path in sorted(Path().glob("*/cloud-runtimes.toml")):
+                once(f"below {path}", "%s is not read: the search goes upward; name it by CLOUD_RUNTIMES_CONFIG", path)
     return _caller(sys._getframe())
 
 

@@ -71,6 +71,24 @@ def test_an_unknown_variable_is_told_with_the_near_one(
     assert "did you mean 'CLOUD_RUNTIMES_HOME'?" in record.getMessage()
 
 
+def test_a_configuration_below_the_working_directory_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".git").mkdir()  # the search ends here
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "cloud-runtimes.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLOUD_RUNTIMES_CONFIG", raising=False)
+    CloudRuntimesClient(config={}).close()
+    assert not caplog.records
+    CloudRuntimesClient().close()
+    assert "cloud-runtimes.toml is not read: the search goes upward" in caplog.text
+    caplog.clear()
+    monkeypatch.chdir(tmp_path / "shop")
+    CloudRuntimesClient().close()
+    assert not caplog.records
+
+
 def drop(clients: list[CloudRuntimesClient]) -> None:
     clients.clear()
     gc.collect()
