@@ -137,7 +137,7 @@ def bench_send_frames(beside: Any, engine: Engine, client: CloudRuntimesClient) 
             engine,
             "send frames",
             sending(framed, engine.count),
-            {"layout event": Peer(sending(client, engine.count), goal=4)},
+            {"layout event": Peer(sending(client, engine.count), goal=3)},
             None,
         )
 
@@ -182,7 +182,7 @@ def bench_consume_frames(beside: Any, engine: Engine, client: CloudRuntimesClien
             return client.pubsub.subscribe("bus", topic, group="bench", batch=size)
 
         with subscribed("frames") as frames, subscribed("events") as events:
-            peers = {"layout event": Peer(taking(events, engine.count), goal=4)}
+            peers = {"layout event": Peer(taking(events, engine.count), goal=3)}
             compare(beside, engine, f"consume frames by {size:,}", taking(frames, engine.count), peers, fill)
 
 
@@ -212,7 +212,7 @@ def bench_state(beside: Any, note: Any, engine: Engine, name: str, api: str, fli
             f"{engine.name}: state {name}, {api}, {'one caller' if flight == 1 else f'{flight} in flight'}",
             runs(lambda: method("store", "key", *values)),
             {peer: runs(theirs)},
-            goals={peer: 1 if flight == 1 else 2},
+            goals={peer: 1 if flight == 1 else 1.3},
             per=CALLS,
             slices=True,
             clocks=engine.clocks,

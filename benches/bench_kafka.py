@@ -55,7 +55,7 @@ def bench_send(beside: Any, note: Any, engine: KafkaEngine, client: CloudRuntime
 def bench_send_frames(beside: Any, engine: KafkaEngine, client: CloudRuntimesClient) -> None:
     """The layout `frame` beside the layout `event`."""
     with opened(engine, layout="frame") as framed:
-        peers = {"layout event": Peer(sending(client, engine.count, "ours"), goal=4)}
+        peers = {"layout event": Peer(sending(client, engine.count, "ours"), goal=3)}
         compare(beside, engine, "send frames", sending(framed, engine.count, "frames"), peers, None)
 
 
@@ -87,5 +87,5 @@ def bench_consume_frames(beside: Any, engine: KafkaEngine, client: CloudRuntimes
         # what the benches before have sent
         for topic in ("ours", "frames"):
             client.pubsub.subscribe("bus", topic, start="latest", batch=1000).close()
-        peers = {"layout event": Peer(joining(client, "ours", 1000, engine.count), goal=4)}
+        peers = {"layout event": Peer(joining(client, "ours", 1000, engine.count), goal=3)}
         compare(beside, engine, "consume frames by 1,000", joining(client, "frames", 1000, engine.count), peers, fill)

@@ -100,7 +100,7 @@ class KafkaEngine(Engine):
 
     def readers(self, size: int) -> dict[str, Peer]:
         return {
-            "confluent-kafka, orjson and a dataclass": Peer(lambda: self._take("hand", size, decode), goal=0.8),
+            "confluent-kafka, orjson and a dataclass": Peer(lambda: self._take("hand", size, decode), goal=1.3),
             "confluent-kafka, cloudevents SDK": Peer(lambda: self._take("sdk", size, decode_by_sdk)),
             "aiokafka, orjson and a dataclass": Peer(lambda: self.run(self._getmany("aiohand", size, decode)), _FEW),
             f"FastStream, batches of {size:,}": Peer(lambda: self.run(self._fast_read(size)), _FEWER),

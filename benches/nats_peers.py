@@ -54,11 +54,9 @@ class NatsEngine(Engine):
 
     def senders(self) -> dict[str, Peer]:
         return {
-            "bare socket, prepared bytes": Peer(lambda: self._by_wire("sent"), goal=0.8),
-            "nats-py publish_async, prepared bytes": Peer(lambda: self.run(self._publish(lambda: BODY)), FEW, 4),
-            "nats-py publish_async, events by hand": Peer(
-                lambda: self.run(self._publish(lambda: by_hand(EVENT))), FEW, 4
-            ),
+            "bare socket, prepared bytes": Peer(lambda: self._by_wire("sent"), goal=0.9),
+            "nats-py publish_async, prepared bytes": Peer(lambda: self.run(self._publish(lambda: BODY)), FEW),
+            "nats-py publish_async, events by hand": Peer(lambda: self.run(self._publish(lambda: by_hand(EVENT))), FEW),
             "FastStream, 1,000 at once": Peer(lambda: self.run(self._by_faststream()), FEW),
         }
 
@@ -83,13 +81,13 @@ class NatsEngine(Engine):
 
     def takers(self, size: int) -> dict[str, Peer]:
         return {
-            "bare socket, pull and +ACK": Peer(lambda: self._wire_take(size), goal=0.7),
-            "nats-py fetch": Peer(lambda: self.run(self._take("plain", size)), FEW, 5),
+            "bare socket, pull and +ACK": Peer(lambda: self._wire_take(size), goal=0.9),
+            "nats-py fetch": Peer(lambda: self.run(self._take("plain", size)), FEW),
         }
 
     def readers(self, size: int) -> dict[str, Peer]:
         return {
-            "nats-py fetch, orjson and a dataclass": Peer(lambda: self.run(self._take("hand", size, decode)), FEW, 5),
+            "nats-py fetch, orjson and a dataclass": Peer(lambda: self.run(self._take("hand", size, decode)), FEW, 2),
             "nats-py fetch, cloudevents SDK": Peer(lambda: self.run(self._take("sdk", size, decode_by_sdk)), FEW, 5),
             f"FastStream, batches of {size:,}": Peer(lambda: self.run(self._fast_read(size)), FEW, 5),
         }

@@ -131,11 +131,11 @@ class RabbitmqEngine(Engine):
     def senders(self) -> dict[str, Peer]:
         # the server takes as long for everybody, so who is busier is bounded by it; client CPU tells more
         return {
-            "bare socket, prepared bytes": Peer(lambda: self._wire.send("sent", self.count), goal=0.8),
+            "bare socket, prepared bytes": Peer(lambda: self._wire.send("sent", self.count), goal=0.9),
             "pika, no confirms, prepared bytes": Peer(self._by_pika, FEW),
-            "aio-pika, 1,000 at once, prepared bytes": Peer(lambda: self.run(self._gather(lambda: BODY)), FEW, 4),
+            "aio-pika, 1,000 at once, prepared bytes": Peer(lambda: self.run(self._gather(lambda: BODY)), FEW),
             "aio-pika, 1,000 at once, events by hand": Peer(
-                lambda: self.run(self._gather(lambda: by_hand(EVENT))), FEW, 4
+                lambda: self.run(self._gather(lambda: by_hand(EVENT))), FEW
             ),
         }
 
@@ -154,14 +154,14 @@ class RabbitmqEngine(Engine):
 
     def takers(self, size: int) -> dict[str, Peer]:
         return {
-            "bare socket, multiple acknowledgements": Peer(lambda: self._wire_take(size), goal=0.5),
-            "pika consume, multiple acknowledgements": Peer(lambda: self._take("plain", size), FEW, 5),
+            "bare socket, multiple acknowledgements": Peer(lambda: self._wire_take(size), goal=0.9),
+            "pika consume, multiple acknowledgements": Peer(lambda: self._take("plain", size), FEW),
         }
 
     def readers(self, size: int) -> dict[str, Peer]:
         return {
-            "pika, orjson and a dataclass": Peer(lambda: self._take("hand", size, decode), FEW, 5),
-            "pika, cloudevents SDK": Peer(lambda: self._take("sdk", size, decode_by_sdk), FEW, 5),
+            "pika, orjson and a dataclass": Peer(lambda: self._take("hand", size, decode), FEW, 2),
+            "pika, cloudevents SDK": Peer(lambda: self._take("sdk", size, decode_by_sdk), FEW, 2),
         }
 
     def _wire_take(self, size: int) -> None:
