@@ -71,9 +71,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many workers ``-n auto`` starts: tests wait more than they compute, and each worker needs some 300 MB. It also collects what is run, so a part of the tests is done sooner by fewer."""
+    """Return how many workers ``-n auto`` starts: tests wait more than they compute, but with more than three a core the cores are full, and tests that wait for a time wait longer. Each worker also collects what is run, so a part of the tests is done sooner by fewer."""
     cores = os.cpu_count() or 1
-    return min(16, 3 * cores + 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 2 * cores)
+    return min(16, 3 * cores if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 2 * cores)
 
 
 @pytest.hookimpl(tryfirst=True)
