@@ -191,12 +191,12 @@ def test_a_rejected_batch_holds_up_nothing(client: Make) -> None:
 
 def test_a_batch_that_is_rejected_takes_no_other_along(client: Make) -> None:
     with spooled(client) as (_, receiver, telemetry):
-        for name in ("good", "bad", "good"):
+        for name in ("good", "wrong", "good"):
             telemetry.tracer("t").start_span(name).end()
             assert telemetry.flush(30)
 
         def judge(number: int) -> Any:
-            return 400 if b"bad" in receiver.requests[number][2] else 200, {}, b""
+            return 400 if b"wrong" in receiver.requests[number][2] else 200, {}, b""
 
         receiver.answer = judge
         until(lambda: not waits(telemetry))
