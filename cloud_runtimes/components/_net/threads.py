@@ -25,7 +25,7 @@ _INTERRUPTED: Final = ConnectionLost("a caller was interrupted")
 
 
 class Ticket:
-    """What a caller waits with.
+    """Ticket with which a caller waits.
 
     Attributes:
         answered: whether its call is.

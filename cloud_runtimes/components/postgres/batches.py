@@ -69,7 +69,7 @@ class Entry:
 
 
 class _Entry(Entry):
-    """One of an event loop; its future is done once nobody waits for it any more."""
+    """Entry of an event loop; its future is done once nobody waits for it any more."""
 
     __slots__ = ("future",)
 
