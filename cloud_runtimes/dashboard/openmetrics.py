@@ -1,4 +1,4 @@
-"""What services hold, as OpenMetrics 1.0: lag and age of groups, dead letters, jobs, locks, services, spools."""
+"""Contents of services as OpenMetrics 1.0: lag and age of groups, dead letters, jobs, locks, services, spools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the dashboard answers over HTTP: views, changes with a token, metrics, and what it refuses."""
+"""Answers of the dashboard over HTTP: views, changes with a token, metrics, and what it refuses."""
 
 from __future__ import annotations
 

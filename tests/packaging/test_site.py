@@ -50,7 +50,7 @@ QUESTIONS = {
     "save_bulk": "reference/state",
     "invoke_method": "reference/rpc",
 }
-"""What people type → the page that is to come first."""
+"""Words that people type → the page that is to come first."""
 READ = (
     "index",
     "tutorial/index",

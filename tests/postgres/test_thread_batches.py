@@ -27,7 +27,7 @@ _CUT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE stat
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One statement runs apart, and one batch beside it."""
+    """Let a single statement run apart, and a single batch beside it."""
     monkeypatch.setattr(thread_batches, "_ALONE", 1)
     monkeypatch.setattr(thread_batches, "_BATCHES", 1)
 

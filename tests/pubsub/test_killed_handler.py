@@ -79,7 +79,7 @@ def test_killed_half_way(config: dict[str, Any], order: str | None, figure: Figu
             client.pubsub.publish("bus", "t", 1, key="k")
             assert process.stdout.readline().split()[0] == b"1"
             with client.pubsub.subscribe("bus", "t", **options) as sub:
-                assert sub.receive(2 * ACK_WAIT) is None  # the handler keeps it
+                assert sub.receive(3 * ACK_WAIT) is None  # the handler keeps it
                 with Stopwatch() as watch:
                     process.kill()
                     event = sub.receive(60)

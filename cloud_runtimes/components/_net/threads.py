@@ -179,8 +179,6 @@ class ThreadConnection(SharedConnection, Generic[C]):
 
     def _flush(self, deadline: float | None, reads: bool = False) -> None:
         """Send what is to be sent, that of others too, unless another one is at it; ``reads``: this caller is the one who reads."""
-        if not self._has_outgoing():
-            return
         whole = False
         try:
             # who finds another one sending may leave: that one looks again after it was found

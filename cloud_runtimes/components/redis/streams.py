@@ -47,7 +47,7 @@ class TopicKeys(NamedTuple):
 
     @property
     def of_groups(self) -> tuple[bytes, ...]:
-        """What the keys of its groups begin and end with, and the groups that are paused."""
+        """Beginning and end of the keys of its groups, and the groups that are paused."""
         return self.retry, self.later, self.parts, self.end, self.paused
 
 

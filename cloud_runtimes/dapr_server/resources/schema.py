@@ -19,7 +19,7 @@ from .subscriptions import SPEC as SUBSCRIPTION
 Schema: TypeAlias = dict[str, Any]
 
 _TEXT: Final[Schema] = {"type": ["string", "number", "boolean"]}
-"""What daprd reads as text."""
+"""Values that daprd reads as text."""
 _NAME: Final[Schema] = {"type": ["string", "number", "boolean"], "pattern": "^[^/]+$"}
 _TEXTS: Final[Schema] = {"type": ["array", "null"], "items": _TEXT}
 _WHOLE: Final[Schema] = {"type": "integer"}
