@@ -20,7 +20,10 @@ from attributes cimport PyUnicode_AsUTF8AndSize, slice_of, take_payload, take_te
 from cloudevent cimport IN_TIME, Event, event_parts, read_event
 from ids cimport Ids, next_id, reseed_ids
 from json_text cimport is_value, utf8_valid
-from objects cimport CR_new, PyUnicode_DecodeUTF8, check_single, refused, text_of
+from objects cimport (
+    CR_new, PyGC_Disable, PyGC_Enable, PyObject_GC_IsTracked, PyObject_GC_Track, PyObject_GC_UnTrack, PyUnicode_DecodeUTF8,
+    check_single, refused, text_of,
+)
 from record cimport (
     AT_CONTENT_TYPE, AT_EXTENSIONS, AT_ID, AT_KEY, AT_METADATA, AT_SOURCE, AT_SUBJECT, AT_TIME, AT_TRACEPARENT,
     AT_TYPE, CONTENT_TYPE, CONTENT_TYPES, EXPIRES, EXTENSIONS, HEAD_SIZE, ID_TEXT, KEY, METADATA, RAW, RECORD_MAX, SOURCE, SUBJECT,
@@ -38,7 +41,7 @@ from cloud_runtimes._native.attributes import check_template, encode_extensions,
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
-    "ClaimedRecord", "EventRecord", "Frame", "KeyedQueue", "Marks", "ReceivedEvent", "ReplyReader", "Worker", "all_settled", "build_frame", "decode_event", "encode_record", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
+    "ClaimedRecord", "EventRecord", "Frame", "KeyedQueue", "Marks", "ReceivedEvent", "ReplyReader", "Worker", "all_settled", "build_frame", "decode_event", "encode_record", "hand_out", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
     "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text",
 ]
 

@@ -47,6 +47,7 @@ cdef class Worker:
             event = <ReceivedEvent?>self.popleft()
         except IndexError:  # another worker was faster
             return None
+        track(event)
         self.event = event
         self.began = monotonic_ns()
         if self.since == 0:

@@ -16,6 +16,11 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char*, Py_ssize_t, const char*)
+    bint PyGC_Disable()
+    bint PyGC_Enable()
+    bint PyObject_GC_IsTracked(object)
+    void PyObject_GC_Track(object)
+    void PyObject_GC_UnTrack(object)
 
 
 cdef inline object refused(object error, str where, const Fault* fault):

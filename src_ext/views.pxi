@@ -293,6 +293,9 @@ def decode_event(data):
 
 
 # ---- a batch at a time: what a subscription does with every event ----
+#
+# Tens of thousands of events may wait, and of a batch all are there at once. A garbage collection looks at each of them some times over, and
+# finds nothing: that is half of what receiving costs. So it sees an event once somebody else may refer to it, and does not run while many are made.
 
 
 def receive_events(cls, records, deliveries, fetcher, str pubsub_name not None, type, bint raw):
@@ -301,16 +304,47 @@ def receive_events(cls, records, deliveries, fetcher, str pubsub_name not None, 
     cdef list events = []
     if not issubclass(cls, ReceivedEvent):
         raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
-    for record in records:
-        event = new_event(cls)
-        event._record = event._token = record
-        event._fetcher = fetcher
-        event._type = type
-        event._raw = raw
-        event.pubsub_name = pubsub_name
-        event.delivery_count = deliveries
-        events.append(event)
+    cdef bint collects = PyGC_Disable()
+    try:
+        for record in records:
+            event = new_event(cls)
+            PyObject_GC_UnTrack(event)
+            event._record = event._token = record
+            event._fetcher = fetcher
+            event._type = type
+            event._raw = raw
+            event.pubsub_name = pubsub_name
+            event.delivery_count = deliveries
+            events.append(event)
+    finally:
+        if collects:
+            PyGC_Enable()
     return events
+
+
+cdef inline void track(ReceivedEvent event):
+    if not PyObject_GC_IsTracked(event):
+        PyObject_GC_Track(event)
+
+
+def hand_out(events, bint decode):
+    """Let others have events, decoded if they are to be; see the twin."""
+    cdef ReceivedEvent event
+    cdef list misfits = []
+    cdef bint collects = PyGC_Disable()
+    try:
+        for item in events:
+            event = <ReceivedEvent?>item
+            track(event)
+            if decode and not event._decoded:
+                try:
+                    data_of(event)
+                except PayloadError as error:
+                    misfits.append((event, error))
+    finally:
+        if collects:
+            PyGC_Enable()
+    return misfits
 
 
 def settle_events(events, settlement):

@@ -23,6 +23,7 @@ __all__ = [
     "ReceivedEvent",
     "Worker",
     "all_settled",
+    "hand_out",
     "mark_records",
     "receive_events",
     "settle_events",
@@ -356,7 +357,7 @@ def _left(event: ReceivedEvent) -> bool:
 def receive_events(
     cls: Any, records: Iterable[Any], deliveries: int | None, fetcher: Any, pubsub_name: str, type: Any, raw: bool
 ) -> list[Any]:
-    """Make an event, of a subclass of `ReceivedEvent`, of each record, which is its own token."""
+    """Make an event, of a subclass of `ReceivedEvent`, of each record, which is its own token. Nobody else gets one before `hand_out`, or a `Worker`, has had it."""
     if not issubclass(cls, ReceivedEvent):
         raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
     return [
@@ -371,6 +372,17 @@ def receive_events(
         )
         for record in records
     ]
+
+
+def hand_out(events: Iterable[Any], decode: bool) -> list[tuple[Any, PayloadError]]:
+    """Let others have events, with their data decoded if asked for; return those whose data does not fit, with the errors."""
+    misfits = []
+    for event in events if decode else ():
+        try:
+            event.data  # noqa: B018
+        except PayloadError as error:
+            misfits.append((event, error))
+    return misfits
 
 
 def settle_events(events: Iterable[ReceivedEvent], settlement: Any) -> list[Any]:

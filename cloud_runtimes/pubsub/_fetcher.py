@@ -232,6 +232,7 @@ class Fetcher(Takers):
             if self._order is None:
                 (self._kept if self._paused else self._ready).extend(events)
             else:
+                kernel.hand_out(events, False)
                 self._order.queue.add(events)
             self._changes.announce()
 
@@ -339,6 +340,7 @@ class Fetcher(Takers):
         if self._observe is not None:
             self._observe(self.stats(), ())
         self.stop()
+        self._drain()
         self.inbox.close()
         self._changes.announce()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from .._core.arguments import HIDDEN
@@ -19,6 +20,8 @@ from ..spi.pubsub import EventSource, Settlement
 from ..spi.state import StateWrite
 from .types import Event
 
+_SETTLEMENT: Final = attrgetter("_settlement")
+_TOKEN: Final = attrgetter("_token")
 _PREFIX: Final = f"{HIDDEN}inbox{HIDDEN}"
 
 
@@ -82,9 +85,9 @@ class Inbox:
     def _commit(
         self, source: EventSource, op: Operation, events: Sequence[Event[Any]], changes: Sequence[Change]
     ) -> None:
-        if any(event._settlement is not None for event in events):
+        if any(map(_SETTLEMENT, events)):
             raise ConflictError(f"an event of {self._name} is settled already, by an answer or since ack_wait is over")
-        source.commit(op, [event._token for event in events], changes)
+        source.commit(op, list(map(_TOKEN, events)), changes)
 
     def close(self) -> None:
         """Refuse what waits, and all that comes later."""
@@ -165,7 +168,7 @@ class HandledIds:
         Raises:
             ConflictError: one is.
         """
-        if any(event._settlement is not None for event in self._events):
+        if any(map(_SETTLEMENT, self._events)):
             raise ConflictError(f"an event of {self._name} is settled already, by an answer or since ack_wait is over")
 
     def done(self) -> None:

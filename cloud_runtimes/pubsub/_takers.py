@@ -179,7 +179,7 @@ class Takers:
                     pass
                 if events:
                     self._handed.append((self._give_up_at(), events))
-                    if fitting := self._fitting(events) if self._typed else events:
+                    if fitting := self._fitting(events):
                         return fitting
                     events = []
         except BaseException:
@@ -209,16 +209,12 @@ class Takers:
         return self._closing
 
     def _fitting(self, events: list[Event[Any]]) -> list[Event[Any]]:
-        """Return the events whose data fits the type asked for; the others are settled as poison."""
-        fitting = []
-        for event in events:
-            try:
-                event.data  # noqa: B018
-            except PayloadError as error:
-                self.poison(event, error)
-            else:
-                fitting.append(event)
-        return fitting
+        """Return the events whose data fits the type, where one was asked for; the others are settled as poison."""
+        misfits = kernel.hand_out(events, self._typed)
+        for event, error in misfits:
+            self.poison(event, error)
+        bad = {id(event) for event, _ in misfits}
+        return [event for event in events if id(event) not in bad] if bad else events
 
     def poison(self, event: Event[Any], error: BaseException) -> None:
         """Settle an event whose data does not fit the type asked for."""

@@ -230,6 +230,7 @@ def test_a_cycle_through_an_event_is_collected(kernel: ModuleType) -> None:
 
     fetcher = Pump()
     fetcher.events = kernel.receive_events(kernel.ReceivedEvent, [None], 1, fetcher, "", None, False)  # type: ignore[attr-defined]
+    assert kernel.hand_out(fetcher.events, False) == []  # type: ignore[attr-defined]
     seen = weakref.ref(fetcher)
     del fetcher
     gc.collect()

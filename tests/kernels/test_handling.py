@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import deque
@@ -239,3 +240,36 @@ def test_an_event_that_was_answered_meanwhile_is_told(module: ModuleType) -> Non
     assert bench.worker.run(10) is None
     assert late == [events[1]]
     assert bench.worker.take_done() == events
+
+
+def test_hand_out(module: ModuleType) -> None:
+    bench = Bench(module, print)
+    events = bench.add(b"1", b'"x"', b"3", type=int)
+    assert module.hand_out(events, False) == []
+    assert not any(event._decoded for event in events)
+    ((event, error),) = module.hand_out(events, True)
+    assert event is events[1]
+    assert isinstance(error, PayloadError)
+    assert [each.data for each in (events[0], events[2])] == [1, 3]
+    with pytest.raises((TypeError, AttributeError)):
+        module.hand_out([object()], True)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        module.hand_out(bench.add(b"1"), True)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_the_garbage_collector_sees_events_that_others_have(module: ModuleType) -> None:
+    seen: list[bool] = []
+    bench = Bench(module, lambda event: seen.append(gc.is_tracked(event)), (CONTEXT,))
+    waiting = bench.add(b"1", b"2")
+    before = module.__name__.endswith("_py")  # the compiled twin alone keeps them from it
+    assert [gc.is_tracked(event) for event in waiting] == [before, before]
+    bench.worker.run(1)
+    assert seen == [True]
+    assert gc.is_tracked(waiting[1]) is before
+    module.hand_out(waiting[1:], False)
+    assert gc.is_tracked(waiting[1])

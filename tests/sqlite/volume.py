@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import NotFoundError
 from cloud_runtimes.pubsub import EventBatch
 
 PRIME: Final = 2**61 - 1
 BASE: Final = 1_234_567_890_123_456_789
+AHEAD: Final = 1_000_000
+"""Events that the producer is ahead of the consumer at most."""
 
 
 @dataclass(slots=True)
@@ -43,6 +46,13 @@ def expected(count: int) -> int:
     return (pow(BASE, count, PRIME) - 1) * pow(BASE - 1, -1, PRIME) % PRIME
 
 
+def lag(client: CloudRuntimesClient) -> int:
+    try:
+        return client.pubsub.lag("bus", "readings", group="consume")
+    except NotFoundError:  # it has not begun
+        return 0
+
+
 def produce(client: CloudRuntimesClient, count: int) -> None:
     latest = client.admin.peek("bus", "readings", start="latest", limit=1)
     seen = client.state.get("seen", "seen", type=Seen) or Seen()
@@ -50,6 +60,9 @@ def produce(client: CloudRuntimesClient, count: int) -> None:
     with client.pubsub.publisher("bus", "readings") as publisher:
         for number in range(first, count):
             publisher.send(Reading(number, "north", number / 8, True))
+            if number % 100_000 == 0:  # what the consumer has before it stays on this disk
+                while lag(client) > AHEAD:
+                    time.sleep(0.01)
     sys.stdout.write("done\n")
 
 
@@ -70,7 +83,7 @@ def consume(client: CloudRuntimesClient, count: int) -> None:
             tx.save("seen", new)
         seen = new
 
-    with client.pubsub.subscribe("bus", "readings", handle, batch=1000, start="earliest", ack_wait=2):
+    with client.pubsub.subscribe("bus", "readings", handle, batch=20_000, start="earliest", ack_wait=2):
         while seen.count < count:
             time.sleep(0.05)
     sys.stdout.write("done\n")

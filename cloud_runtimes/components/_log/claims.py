@@ -78,10 +78,10 @@ class Held(kernel.Marks):
 
 def with_places(held: Held, indexes: Iterable[int]) -> bytes:
     """Return what of a claim is settled, with more places of its slice."""
-    bits = int.from_bytes(held.settled or b"", "little")
+    bits = bytearray(held.settled)
     for index in indexes:
-        bits |= 1 << index
-    return bits.to_bytes((held.length + 7) // 8, "little")
+        bits[index >> 3] |= 1 << (index & 7)
+    return bytes(bits)
 
 
 class Again(NamedTuple):

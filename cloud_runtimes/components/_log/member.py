@@ -8,6 +8,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from itertools import groupby
+from operator import attrgetter
 from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -22,6 +24,8 @@ from ...spi.operation import Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from .claims import Again, Claimed, Dead, Held, Writes, with_places
 
+_MARKS: Final = attrgetter("marks")
+_POSITION: Final = attrgetter("position")
 _FRAMES_KEPT: Final = 8
 _PAST_KEPT: Final = 4096
 _SEEN_EVERY: Final = 60.0
@@ -217,8 +221,8 @@ class LogMember(EventSource):
         if self._unwritten or self._exhausted or self._expired:
             self._write(0, False, False)
         indexes_by_claim: dict[Held, list[int]] = {}
-        for record in tokens:
-            indexes_by_claim.setdefault(record.marks, []).append(record.position)
+        for held, records in groupby(tokens, _MARKS):
+            indexes_by_claim.setdefault(held, []).extend(map(_POSITION, records))
         writes = Writes()
         writes.durable = True
         for held, settled in indexes_by_claim.items():
