@@ -13,10 +13,12 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.sqlite.volume import Seen, expected
+from tests.sqlite.volume_log import Log, Sample
 from tests.support import Figure, Rounds
 
 pytestmark = pytest.mark.process
 PROGRAM = Path(__file__).parent / "volume.py"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 class Worker:
@@ -25,7 +27,7 @@ class Worker:
     def __init__(self, work: str, configuration: str, count: int) -> None:
         self._command = [sys.executable, str(PROGRAM), work, configuration, str(count)]
         self.kills = -1
-        self.peak = 0
+        self.memory = self.peak = 0
         self.begin()
 
     def begin(self) -> None:
@@ -39,7 +41,8 @@ class Worker:
         except OSError:
             return
         sizes = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")]
-        self.peak = max(self.peak, *sizes) if sizes else self.peak
+        self.memory = sizes[0] if sizes else 0
+        self.peak = max(self.peak, self.memory)
 
     @property
     def is_running(self) -> bool:
@@ -63,31 +66,50 @@ class Worker:
         return self._read()
 
 
-def test_events_of_processes_that_are_killed(home: Path, rounds: Rounds, figure: Figure) -> None:
-    count = rounds(100_000, 1_000_000_000)
-    pause = rounds(2, 60)
+def test_events_of_processes_that_are_killed(
+    home: Path, rounds: Rounds, figure: Figure, request: pytest.FixtureRequest
+) -> None:
+    count = rounds(600_000, 1_000_000_000)
+    pause = rounds(7, 600) / 10
+    most = rounds(4, 1000)  # a full machine may need longer to begin a process than until the next kill
     configuration = '{"pubsub": {"bus": {"component": "sqlite", "retention": "30s"}}}'
     chance = random.Random(count)
-    began = time.monotonic()
-    workers = [Worker(work, configuration, count) for work in ("produce", "consume")]
-    strike_at = began + pause * chance.uniform(0.5, 1.5)
-    while any(each.is_running for each in workers):
-        time.sleep(0.1)
-        for each in workers:
-            each.look()
-        if time.monotonic() >= strike_at:
-            victim = chance.choice(workers)
-            if victim.is_running:
-                victim.kill()
-            strike_at = time.monotonic() + pause * chance.uniform(0.5, 1.5)
-    took = time.monotonic() - began
-    assert [each.end() for each in workers] == ["done\n", "done\n"]
+    log = Log()
     with CloudRuntimesClient(app_id="check") as client:
-        seen = client.state.get("seen", "seen", type=Seen)
-    assert seen == Seen(count, expected(count), count)
-    producer, consumer = workers
-    figure(
-        f"{count:,} typed events through a durable log and a handler, producer and consumer killed",
+
+        def seen() -> Seen:
+            return client.state.get("seen", "seen", type=Seen) or Seen()
+
+        began = time.monotonic()
+        producer, consumer = workers = [Worker(work, configuration, count) for work in ("produce", "consume")]
+        strike_at, look_at = pause * chance.uniform(0.5, 1.5), 0.0
+        while any(each.is_running for each in workers):
+            time.sleep(0.1)
+            now = time.monotonic() - began
+            for each in workers:
+                each.look()
+            if now >= look_at:
+                log.samples.append(Sample(now, seen().count, producer.memory >> 10, consumer.memory >> 10))
+                look_at = now + pause / 6
+            if now >= strike_at and len(log.kills) < most:
+                victim = producer if producer.is_running and len(log.kills) % 2 == 0 else consumer
+                victim.kill()
+                log.kills.append((now, "producer" if victim is producer else "consumer"))
+                strike_at = now + pause * chance.uniform(0.5, 1.5)
+        took = time.monotonic() - began
+        assert [each.end() for each in workers] == ["done\n", "done\n"]
+        end = seen()
+    assert end == Seen(count, expected(count), count)
+    what = f"{count:,} typed events through a durable log and a handler, producer and consumer killed"
+    value = (
         f"{took / 60:.1f} min, {count / took:,.0f} a second; {producer.kills} and {consumer.kills} kills, 0 lost, 0 twice: "
-        f"digest {seen.digest:016x}; at most {producer.peak >> 10} and {consumer.peak >> 10} MiB",
+        f"digest {end.digest:016x}; at most {producer.peak >> 10} and {consumer.peak >> 10} MiB"
     )
+    figure(what, value)
+    page, picture = log.page("A billion events in one hour", f"{what}: {value}.", "soak/billion.svg"), log.picture()
+    assert page.count("\n| ") > 2
+    assert "polyline" in picture
+    if request.config.getoption("--soak"):
+        (DOCS / "soak").mkdir(exist_ok=True)
+        (DOCS / "billion.md").write_text(page, encoding="utf-8")
+        (DOCS / "soak" / "billion.svg").write_text(picture, encoding="utf-8")
