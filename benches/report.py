@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cloud_runtimes
 
-__all__ = ["Row", "write"]
+__all__ = ["Row", "plot", "write"]
 
 PEERS = (
     "dapr",
@@ -138,7 +138,7 @@ def _section(topic: str, rows: list[Row], notes: list[str], plots: Path) -> list
     out = []
     if rows:
         name = "".join(c if c.isalnum() else "-" for c in topic.split(":")[0].split(",")[0].lower()).strip("-")
-        (plots / f"{name}.svg").write_text(_plot(rows), encoding="utf-8")
+        (plots / f"{name}.svg").write_text(plot(rows), encoding="utf-8")
         out += ["", f"![{name}]({plots.name}/{name}.svg)", ""]
         out += ["| what | ours | peer | its time | ratio | goal |", "|---|---|---|---|---|---|"]
     for row in rows:
@@ -151,7 +151,7 @@ def _section(topic: str, rows: list[Row], notes: list[str], plots: Path) -> list
     return [*out, *(["", *(f"* {text}" for text in notes)] if notes else [])]
 
 
-def _plot(rows: list[Row]) -> str:
+def plot(rows: list[Row]) -> str:
     """Return bars of the times, each comparison on a scale of its own."""
     body: list[str] = []
     y = 10
