@@ -13,7 +13,9 @@ ROOT: Final = Path(__file__).parent.parent
 PAGE: Final = ROOT / "docs" / "figures.md"
 PICTURE: Final = ROOT / "docs" / "benchmarks" / "figures.svg"
 _UNITS: Final = {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
-_TIME: Final = re.compile(r"(?:^|, )(?P<name>[^()]*?) ?(?P<value>[\d.]+)(?: to [\d.]+)? (?P<unit>ns|µs|ms|s)\b(?: \([^)]*\))?")
+_TIME: Final = re.compile(
+    r"(?:^|, )(?P<name>[^()]*?) ?(?P<value>[\d.]+)(?: to [\d.]+)? (?P<unit>ns|µs|ms|s)\b(?: \([^)]*\))?"
+)
 _HEAD: Final = """# Figures
 
 What README claims, with pictures: `python -m benches.figures` draws them from its table. Shorter bars are better; each row has a scale of its own. `make bench` measures them in five minutes on your machine; those of other commands name them. [Benchmarks](benchmarks.md) has all others.

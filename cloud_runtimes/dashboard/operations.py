@@ -22,6 +22,7 @@ from ..errors import (
     PermissionDeniedError,
     UnsupportedError,
 )
+from .lags import Lags
 
 if TYPE_CHECKING:
     from ..admin import DeadLetters, Overview, ServiceInfo
@@ -80,11 +81,12 @@ class Operations:
         self._client = client
         self._token = token
         self._hides = hide_payloads
+        self._lags = Lags()
         self._questions: dict[str, Callable[[Mapping[str, str]], Any]] = {
             "overview": lambda given: client.admin.overview(),
             "names": self._names,
             "topics": self._topics,
-            "groups": lambda given: client.admin.groups(given["store"], given["topic"]),
+            "groups": self._groups,
             "events": self._events,
             "dead": self._dead,
             "locks": lambda given: client.admin.locks(given["store"], prefix=given.get("prefix", ""), limit=_ROWS),
@@ -137,8 +139,12 @@ class Operations:
         return {"result": plain(getattr(self._client.admin, method)(**given))}
 
     def backlogs(self) -> Overview:
-        """Return what needs a look, and all groups that are behind, for those who collect it."""
-        return self._client.admin.overview(limit=_ROWS)
+        """Return what needs a look, and all groups that are behind, for those who collect it. Their lags are remembered."""
+        found = self._client.admin.overview(limit=_ROWS)
+        self._lags.note(
+            ((each.pubsub_name, each.group.topic, each.group.name), each.group.lag) for each in found.groups
+        )
+        return found
 
     def away(self) -> dict[str, str]:
         """Return the components that do not answer, and why."""
@@ -168,6 +174,12 @@ class Operations:
 
     def _topics(self, given: Mapping[str, str]) -> Any:
         return self._client.admin.topics(given["store"], prefix=given.get("prefix", ""), limit=_ROWS)
+
+    def _groups(self, given: Mapping[str, str]) -> list[dict[str, Any]]:
+        store, topic = given["store"], given["topic"]
+        found = self._client.admin.groups(store, topic)
+        self._lags.note(((store, topic, each.name), each.lag) for each in found)
+        return [{**plain(each), "lags": self._lags.of((store, topic, each.name))} for each in found]
 
     def _events(self, given: Mapping[str, str]) -> list[dict[str, Any]]:
         group = given.get("group") or None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from time import monotonic
 from typing import Self
 
 from .._core.clocks import Clocks
 from .._http.asgi_server import make_server
 from .._http.request_guard import RequestGuard
 from .._http.threaded import ThreadedServer
-from ..errors import InvalidArgumentError
+from ..errors import CloudRuntimesError, InvalidArgumentError
 from .asgi import DashboardApp
+from .lags import EVERY
 from .operations import Operations
 from .store import MAX_AGE, MAX_BYTES, Store
 
@@ -82,4 +86,19 @@ class Viewer(ThreadedServer):
     async def _serve(self) -> None:
         self._server = make_server(DashboardApp(self.store, self._guard, self._operations), self._has_started)
         self._server.config.timeout_graceful_shutdown = _GRACE
-        await self._server.serve(sockets=[self._socket])
+        watching = None if self._operations is None else asyncio.create_task(_watch(self._operations))
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            if watching is not None:
+                watching.cancel()
+
+
+async def _watch(operations: Operations) -> None:
+    """Look now and then how far groups are behind, so that a page that is opened later shows it."""
+    while True:
+        began = monotonic()
+        with suppress(CloudRuntimesError):
+            await asyncio.to_thread(operations.backlogs)
+        # of very many groups it takes a while, and is to cost little
+        await asyncio.sleep(max(EVERY, 100 * (monotonic() - began)))

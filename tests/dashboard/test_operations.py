@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.dashboard.lags import EVERY, Lags
 from cloud_runtimes.dashboard.openmetrics import Family
 from cloud_runtimes.dashboard.operations import CHANGES, TOKEN_HEADER, Operations
 from cloud_runtimes.dashboard.server import Viewer
@@ -232,6 +233,33 @@ def test_the_dashboard_of_grafana_has_each_metric(viewer: Viewer, monkeypatch: p
     for each in panels:  # labels of legends are labels of the metric
         labels = {*re.findall(r"{{(\w+)}}", each["targets"][0]["legendFormat"])}
         assert labels <= {"component", "topic", "group", "job", "application", "lock"}
+
+
+def test_lag_from_before_the_page(client: CloudRuntimesClient, tmp_path: Path) -> None:
+    operations = Operations(client)
+    with viewing(tmp_path / "seen", operations=operations) as viewer:
+        name = ("bus", "orders", "mail")
+        assert until(lambda: operations._lags.of(name)), "it looks at its start, and then now and then"
+        client.admin.seek("bus", "orders", group="mail", to="latest")
+        (mail,) = [each for each in answer(viewer, "groups?store=bus&topic=orders")["groups"] if each["name"] == "mail"]
+    assert mail["lag"] == 0
+    assert [lag for _, lag in mail["lags"]] == [3]
+
+
+def test_lags(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = [0.0]
+    monkeypatch.setattr("cloud_runtimes.dashboard.lags.monotonic", lambda: moment[0])
+    lags, name = Lags(), ("bus", "orders", "mail")
+    for number in range(300):
+        moment[0] = number * EVERY
+        lags.note([(name, number), (("bus", "orders", "other"), None)])
+        lags.note([(name, -1)])  # at once again
+    found = lags.of(name)
+    assert [lag for _, lag in found] == list(range(60, 300))
+    assert (found[0][0], found[-1][0]) == (239 * EVERY, 0.0)
+    assert lags.of(("bus", "orders", "other")) == lags.of(("", "", "")) == []
+    lags.note([(("bus", "orders", f"{number}"), 1) for number in range(2000)])
+    assert not lags.of(("bus", "orders", "1999")), "it grew without a bound"
 
 
 def test_keda_reads_the_lag(client: CloudRuntimesClient, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@ import { age, ago, code, count, enc, h, link, none, number, pairs, shown, table,
 import { configuration, files, keys, stores } from "./stores.js";
 
 const RARELY = 30000; // milliseconds between looks at what costs, such as a bucket's list
-const SAMPLES = 300; // of a group's lag, one each look
-const lags = new Map();
 
 // -- changes -------------------------------------------------------------
 
@@ -93,9 +91,6 @@ function topic({ groups, events, dead }, tools) {
 
 function group(each, store, tools) {
   const key = `${store}/${each.topic}/${each.name}`;
-  const history = lags.get(key) || [];
-  history.push(each.lag);
-  lags.set(key, history.slice(-SAMPLES));
   const at = { pubsub_name: store, topic: each.topic, group: each.name };
   const open = tools.open.has(key);
   const name = h("button", { type: "button", class: "link", "data-key": key, "aria-expanded": String(open) }, each.name);
@@ -105,7 +100,7 @@ function group(each, store, tools) {
   });
   const row = h("tr", {},
     h("td", {}, name, each.order && h("span", { class: "chip" }, `order: ${each.order}`), each.paused && h("span", { class: "chip warn" }, "paused")),
-    count(each.lag, each.lag > 0 && each.members && !each.members.length), h("td", {}, spark(lags.get(key), each.name)), age(each.oldest), count(each.in_flight),
+    count(each.lag, each.lag > 0 && each.members && !each.members.length), h("td", {}, spark(each)), age(each.oldest), count(each.in_flight),
     count(each.members ? each.members.length : null),
     h("td", {}, buttons(tools,
       () => each.paused
@@ -120,13 +115,16 @@ function group(each, store, tools) {
   return [row, h("tr", {}, h("td", { colspan: "7", class: "detail" }, letters, pairs(Object.fromEntries(Object.entries(facts).filter(([, value]) => value !== null && value !== undefined)))))];
 }
 
-function spark(values, name) {
-  const known = values.filter((value) => value !== null);
+// The lag of a group over the last hour, as far as the server has looked.
+function spark({ name, lag, lags }) {
+  const known = lag === null ? lags : [...lags, [0, lag]];
   if (known.length < 2) return null;
   const svg = h("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", class: "spark" });
-  const most = Math.max(...known, 1);
-  svg.append(h("title", {}, `lag of ${name} since this page was opened: ${number(known[0])} to ${number(known.at(-1))}`));
-  svg.append(h("path", { d: known.map((value, at) => `${at ? "L" : "M"}${((at / (known.length - 1)) * 100).toFixed(1)} ${(96 - (value / most) * 92).toFixed(1)}`).join("") }));
+  const [first] = known[0];
+  const most = Math.max(...known.map(([, value]) => value), 1);
+  const place = ([ago, value]) => `${(100 - (ago / (first || 1)) * 100).toFixed(1)} ${(96 - (value / most) * 92).toFixed(1)}`;
+  svg.append(h("title", {}, `lag of ${name} in the last ${Math.max(1, Math.round(first / 60))} min: ${number(known[0][1])} to ${number(known.at(-1)[1])}`));
+  svg.append(h("path", { d: `M${known.map(place).join("L")}` }));
   return svg;
 }
 
