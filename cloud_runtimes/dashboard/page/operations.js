@@ -211,7 +211,7 @@ function locks(found, tools) {
   const all = found.locks;
   if (!all.length) return [none("Nobody holds a lock.")];
   return [table([["Lock"], ["Owner"], ["Token", "11rem", "number"], ["Held for", "6rem", "number"], ["Ends", "6rem", "number"], ["Waiting", "5rem", "number"], ["", tools.changes ? "6rem" : "1rem"]],
-    all.map((each) => h("tr", {}, td(each.resource_id), td(each.owner), count(each.token), age(each.since), age(each.expires_at), count(each.waiting, each.waiting > 0),
+    all.map((each) => h("tr", {}, td(each.resource_id), td(each.owner), h("td", { class: "number" }, `${each.token ?? "–"}`), age(each.since), age(each.expires_at), count(each.waiting, each.waiting > 0),
       h("td", {}, each.token !== null && buttons(tools, () => button(tools, "Break", "break_lock", { store_name: store, resource_id: each.resource_id, token: each.token }, () => `Take ${each.resource_id} from ${each.owner}?`))))))];
 }
 
