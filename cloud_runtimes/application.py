@@ -52,11 +52,14 @@ class Application(RunningHandle):
     @property
     def summary(self) -> str:
         """Description of what runs, for a line of a log."""
-        parts = {"methods": "rpc", "subscriptions": "pubsub", "jobs": "schedule"}
+        counts = {
+            "method": len(self._handlers("rpc")),
+            "subscription": len(self._handlers("pubsub")),
+            "job": len(self._handlers("schedule")),
+        }
         location = "" if self._server is None else f"at {self._server.address} "
-        return (
-            f"{location}with {', '.join(f'{len(self._handlers(service))} {name}' for name, service in parts.items())}"
-        )
+        parts = [f"{count} {name}" if count == 1 else f"{count} {name}s" for name, count in counts.items()]
+        return f"{location}with {', '.join(parts)}"
 
     def _handlers(self, service: str) -> Mapping[Any, Any]:
         """Return what is registered with a service."""

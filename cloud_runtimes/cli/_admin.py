@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ._completing import groups as complete_groups
 from ._completing import stores
 from ._completing import topics as complete_topics
+from ._errors import UsageError
 from ._output import Output, fields_of, is_table, rows
 from ._session import connect
 from ._streams import agree, note
 from ._subscribe import EventLines, line_of, read_start, read_time
+
+if TYPE_CHECKING:
+    from ..client import CloudRuntimesClient
 
 dead_app = typer.Typer(help="Look at dead letters, and send them back.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -41,16 +45,33 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count.")]
 
 def topics(
     context: typer.Context,
-    name: PubSub,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Name of the pub/sub component; default the only one.",
+            show_default=False,
+            autocompletion=stores("pubsub"),
+        ),
+    ] = None,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="Only topics whose names begin so.")] = "",
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="Topics at most.")] = 1000,
     output: Output = None,
 ) -> int:
     """Write the topics of a component: a table on a terminal, else a JSON object a line. What the component cannot tell is empty."""
     with connect(context.obj) as client:
-        found = client.admin.topics(name, prefix=prefix, limit=limit)
+        found = client.admin.topics(name or _the_only_one(client), prefix=prefix, limit=limit)
         rows(map(fields_of, found), ("name", "events", "bytes", "groups", "first", "last"), output)
     return 0
+
+
+def _the_only_one(client: CloudRuntimesClient) -> str:
+    """Return the name of the one pub/sub component that there is."""
+    names = sorted({store.name for store in client.admin.stores() if store.service == "pubsub"})
+    if len(names) != 1:
+        known = f"one of {', '.join(names)}" if names else "as in: cloud-runtimes topics bus"
+        raise UsageError(f"say which pub/sub component, {known}")
+    return names[0]
 
 
 def groups(context: typer.Context, name: PubSub, topic: Topic, output: Output = None) -> int:
@@ -143,6 +164,10 @@ def list_dead(context: typer.Context, name: PubSub, topic: Topic, output: Output
         samples = ({"sample": json.decode(line_of(each.sample, False))} for each in found)
         lines = [fields_of(each) | sample for each, sample in zip(found, samples, strict=True)]
         rows(lines, ("count", "group", "topic", "reason", "error", "first", "last"), output)
+    if found and not any(each.reason for each in found):
+        note(
+            f"no event of {topic} is a dead letter: `cloud-runtimes groups {name} TOPIC` names the topic that has them"
+        )
     return 0
 
 

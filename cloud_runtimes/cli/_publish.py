@@ -58,6 +58,10 @@ def publish(
 
     if key is not None and raw_lines:
         raise UsageError("--key names a field of JSON: it does not go with --raw-lines")
+    if file.lstrip()[:1] in ("{", "[", '"') and not os.path.exists(file):
+        raise UsageError(
+            f"{file:.60}: events come from a file or stdin, as in: echo '{{\"id\": 1}}' | cloud-runtimes publish …"
+        )
     path = None if key is None else key.split(".")
     attributes = dict(pairs(attribute, "--attribute"))
     if "id" in attributes:
@@ -87,7 +91,7 @@ def publish(
         seconds = monotonic() - started
         done = publisher.stats()
     note(
-        f"{done.delivered:,} events in {seconds:.2f} s, {done.delivered / max(seconds, 1e-9):,.0f} events/s, "
+        f"{done.delivered:,} event{'' if done.delivered == 1 else 's'} in {seconds:.2f} s, {done.delivered / max(seconds, 1e-9):,.0f} events/s, "
         f"{done.failed:,} failed"
     )
     return code

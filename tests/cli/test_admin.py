@@ -39,6 +39,23 @@ def test_topics(cli: Run, filled: CloudRuntimesClient) -> None:
     assert [json.loads(line)["name"] for line in cli("topics", "bus", "--prefix", "t").lines] == ["t"]
     assert len(cli("topics", "bus", "--limit", "1").lines) == 1
     assert cli("topics", "other")[:2] == (0, b"")
+    assert cli("topics").lines == result.lines, "the only component"
+    cli("publish", "bus2", "t", stdin=b"1")
+    result = cli("topics")
+    assert (result.code, result.err) == (2, "error: say which pub/sub component, one of bus, bus2\n")
+
+
+def test_topics_of_an_empty_home(cli: Run) -> None:
+    result = cli("topics")
+    assert result.code == 2
+    assert "as in: cloud-runtimes topics bus" in result.err
+
+
+def test_events_that_are_no_dead_letters(cli: Run, filled: CloudRuntimesClient) -> None:
+    result = cli("dead", "list", "bus", "t")
+    assert len(result.lines) == 1
+    assert result.err.startswith("no event of t is a dead letter: `cloud-runtimes groups bus TOPIC`")
+    assert cli("dead", "list", "bus", "dead").err == ""
 
 
 def test_groups(cli: Run, filled: CloudRuntimesClient) -> None:

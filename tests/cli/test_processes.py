@@ -63,7 +63,7 @@ def test_a_signal_ends_a_publish_and_what_was_read_is_delivered(client: CloudRun
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert b"1 events in" in err
+    assert b"1 event in" in err
 
 
 def test_a_reader_that_goes_away_is_no_error(client: CloudRuntimesClient) -> None:

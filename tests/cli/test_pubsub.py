@@ -30,6 +30,12 @@ def taken(cli: Any, count: int, *argv: str) -> list[bytes]:
     return lines
 
 
+def test_an_event_in_place_of_a_file(cli: Any) -> None:
+    result = cli("publish", "bus", "t", '{"id": 1}')
+    assert result.code == 2
+    assert """as in: echo '{"id": 1}' | cloud-runtimes publish""" in result.err
+
+
 def test_lines_arrive_as_they_were_written(cli: Any, tmp_path: Path) -> None:
     lines = [b'{"a": 1.50, "n": 12345678901234567890123}', b'"text"', b"null", b"[1,\t2]"]
     path = tmp_path / "events.ndjson"
@@ -79,7 +85,7 @@ def test_a_bad_line_ends_it(cli: Any, tmp_path: Path, subtests: pytest.Subtests)
             assert result.code == 1
             assert f"error: {path}, line 3: " in result.err
             assert problem in result.err
-            assert "1 events in" in result.err
+            assert "1 event in" in result.err
             assert taken(cli, 1) == [b'{"a":1}']
 
 

@@ -88,17 +88,17 @@ def shop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shop]:
 
 @pytest.mark.parametrize("shop", [["--workers", "2", "--reload"]], indirect=True)
 def test_workers_are_mended_and_reloaded(shop: Shop) -> None:
-    shop.wait_for("1 subscriptions", 2)
+    shop.wait_for("1 subscription", 2)
     pid, version = shop.handled()
     assert (pid != shop.process.pid, version) == (True, 1)
     os.kill(pid, signal.SIGKILL)
     shop.wait_for("a worker has ended with SIGKILL: another one begins")
-    shop.wait_for("1 subscriptions", 3)
+    shop.wait_for("1 subscription", 3)
     for _ in range(5):
         assert shop.handled()[0] != pid
     shop.module.write_text(APPLICATION.replace("VERSION = 1", "VERSION = 2"), encoding="utf-8")
     shop.wait_for("shop.py has changed: reloading")
-    shop.wait_for("1 subscriptions", 5)
+    shop.wait_for("1 subscription", 5)
     assert shop.handled()[1] == 2
     shop.module.write_text("this is no Python", encoding="utf-8")
     shop.wait_for("exit code 1: waiting for a change", 2)
@@ -111,7 +111,7 @@ def test_workers_are_mended_and_reloaded(shop: Shop) -> None:
 
 @pytest.mark.parametrize("shop", [["--workers", "2"]], indirect=True)
 def test_a_signal_ends_all_workers(shop: Shop) -> None:
-    shop.wait_for("1 subscriptions", 2)
+    shop.wait_for("1 subscription", 2)
     shop.process.send_signal(signal.SIGINT)
     assert shop.process.wait(60) == 130
     assert "Traceback" not in shop.log.read_text()
@@ -126,7 +126,7 @@ def test_workers_end_with_a_supervisor_that_is_killed(shop: Shop, began: bool) -
         lambda: (paths := [Path("/proc", each) for each in children.read_text().split()]) and len(paths) == 2 and paths
     )
     if began:
-        shop.wait_for("1 subscriptions", 2)
+        shop.wait_for("1 subscription", 2)
     shop.process.kill()
     until(lambda: not any(each.exists() for each in workers))
     assert "Traceback" not in shop.log.read_text()
@@ -138,7 +138,7 @@ def test_workers_share_a_port_that_is_given(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "--workers", "2", "--port", str(port))
     configuration = {"capa": {"home": str(tmp_path / "home")}}
     try:
-        shop.wait_for(f"shop at {address} with 1 methods", 2)
+        shop.wait_for(f"shop at {address} with 1 method", 2)
         seen: set[int] = set()
         end = time.monotonic() + 60
         while len(seen) < 2:  # each client has a connection, which one of them takes
@@ -259,7 +259,7 @@ def test_the_level_of_logs(tmp_path: Path, more: list[str]) -> None:
     with open(log, "wb") as stderr:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stderr)
     try:
-        until(lambda: " DEBUG " in log.read_text() and "1 subscriptions" in log.read_text())
+        until(lambda: " DEBUG " in log.read_text() and "1 subscription" in log.read_text())
     finally:
         process.terminate()
         process.wait(60)

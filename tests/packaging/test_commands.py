@@ -94,7 +94,7 @@ def _workers(reader: Reader) -> Iterator[dict[str, str]]:
     (text,) = (text for text in blocks("docs/how-to/workers.md", "python") if text.startswith("# shop.py"))
     reader.write("shop.py", text)
     yield {"--workers 4": "--workers 2"}
-    assert reader.heard().count("with 1 methods, 1 subscriptions, 1 jobs") == 3
+    assert reader.heard().count("with 1 method, 1 subscription, 1 job") == 3
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tests.tutorial.conftest import RUN, Shop, ask, wait_until
 from tests.tutorial.pages import files_of, write_files
 
 pytestmark = pytest.mark.process
-RUNS = "shop with 0 methods, 1 subscriptions, 1 jobs"
+RUNS = "shop with 0 methods, 1 subscription, 1 job"
 
 
 def test_its_own_tests_pass_and_those_of_the_page_about_fastapi(shop: Shop) -> None:
@@ -44,7 +44,7 @@ def test_an_order_goes_from_the_web_to_a_worker_and_into_the_report(
     (command,) = re.findall(r"command: \[cloud-runtimes, (.+)\]", files_of("how-to/deploy.md")["shop.yaml"])
     worker = shop.start("-m", "cloud_runtimes", *command.replace('"', "").replace("8080", str(free_port())).split(", "))
     shop.wait_for("Uvicorn running")
-    shop.wait_for("with 0 methods, 1 subscriptions, 1 jobs")
+    shop.wait_for("with 0 methods, 1 subscription, 1 job")
     assert ask(f"{url}/healthz") == {"status": "ok"}
     (address,) = re.findall(r"shop at (\S+) with", shop.output())
     with urllib.request.urlopen(urllib.request.Request(f"{address}/healthz", headers={"host": "10.1.2.3"})) as answer:
