@@ -25,6 +25,8 @@ _SCREEN, _PLAIN = b"\x1b[?1049h\x1b[?25l", b"\x1b[?25h\x1b[?1049l"
 _HOME, _REST = "\x1b[H", "\x1b[J"
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _LOOK: Final = 0.2
+_SPARES: Final = 20
+"""Times that a look takes, for which the servers are left alone at least."""
 
 Dead = Annotated[
     list[str] | None, typer.Option("--dead", metavar="TOPIC", help="A dead-letter topic to count; may be repeated.")
@@ -43,7 +45,12 @@ def overview(context: typer.Context, dead: Dead = None, limit: Limit = 100, outp
 def top(
     context: typer.Context,
     dead: Dead = None,
-    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Between two looks.")] = 1.0,
+    interval: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0.1, help="Between two looks; longer where one takes longer than a twentieth of it."
+        ),
+    ] = 1.0,
     count: Annotated[int | None, typer.Option(metavar="N", min=1, help="Looks; else until q or Ctrl-C.")] = None,
 ) -> int:
     """Show what `overview` writes on one screen, again and again, until q or Ctrl-C. In a pipe it writes one JSON line a round."""
@@ -60,12 +67,13 @@ def top(
             resources.callback(write, _PLAIN)
             write(_SCREEN)
         while not stop.signal:
-            due = monotonic() + interval
+            began = monotonic()
             found = client.admin.overview(dead_letter_topics=dead or (), limit=shutil.get_terminal_size().lines)
             _write(found, _screen(found))
             count = None if count is None else count - 1
             if count == 0:
                 return 0
+            due = max(began + interval, (now := monotonic()) + _SPARES * (now - began))
             while not stop.signal and (left := due - monotonic()) > 0:
                 if wait(min(_LOOK, left)) in ("q", "Q"):
                     return 0

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.admin import AdminService, Overview
 from cloud_runtimes.pubsub import Event
 from tests.cli.conftest import Run
 from tests.support.waiting import until
@@ -168,6 +170,27 @@ def test_top_in_a_pipe(cli: Run, lagging: CloudRuntimesClient) -> None:
     result = cli("top", "--count", "2", "--interval", "0.1")
     assert result.code == 0
     assert [json.loads(line)["groups"][0]["group"]["lag"] for line in result.lines] == [1, 1]
+
+
+def test_top_leaves_servers_alone_for_longer_than_it_looks(
+    cli: Run, lagging: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment, waited = [0.0], [0.0]
+
+    def look(*arguments: Any, **options: Any) -> Overview:
+        moment[0] += 0.5  # it takes so long
+        return Overview((), (), (), (), (), 0)
+
+    def wait(seconds: float) -> str:
+        moment[0] += seconds
+        waited[0] += seconds
+        return ""
+
+    monkeypatch.setattr("cloud_runtimes.cli._top.monotonic", lambda: moment[0])
+    monkeypatch.setattr("cloud_runtimes.cli._top._no_keys", wait)
+    monkeypatch.setattr(AdminService, "overview", look)
+    assert len(cli("top", "--count", "2", "--interval", "1").lines) == 2
+    assert waited[0] == pytest.approx(20 * 0.5)
 
 
 @contextmanager
