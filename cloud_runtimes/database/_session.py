@@ -180,7 +180,7 @@ class Transaction(Outbox):
         for apart, statement in self._event_statements():
             if apart:
                 with suppress(AlreadyExistsError):
-                    self._frame.call(publish, self._driver.run, statement)
+                    self._frame.call(publish, self._driver.apart.run, statement)
             else:
                 self._frame.call(publish, self._begin().run, statement)
         session = self._ending()
@@ -213,7 +213,7 @@ class Transaction(Outbox):
         for apart, statement in self._event_statements():
             if apart:
                 with suppress(AlreadyExistsError):
-                    await self._frame.call_async(publish, self._driver.run_async, statement)
+                    await self._frame.call_async(publish, self._driver.apart.run_async, statement)
             else:
                 session = await self._begin_async()
                 await self._frame.call_async(publish, session.run_async, statement)

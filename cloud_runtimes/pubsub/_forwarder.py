@@ -188,9 +188,9 @@ class Forwarder(Sending):
 
     def _acquire(self) -> bool:
         """Take the lease where something waits and nobody else holds it."""
-        waiting, _ = self.store.read(None, 1, 0)
+        waiting, _ = self.store.read(None, 1, ())
         if waiting and self._unreadable:
-            all_there, _ = self.store.read(None, TAKE_BYTES, len(self._unreadable))
+            all_there, _ = self.store.read(None, TAKE_BYTES, self._unreadable)
             waiting = [each for each in all_there if each.token not in self._unreadable]
         if not waiting:
             self._seen = None
@@ -228,7 +228,7 @@ class Forwarder(Sending):
         # what was committed late may lie before what was read
         again = now >= self._again_at
         after = None if again or not self._chunks else self._after
-        waiting, after = self.store.read(after, TAKE_BYTES - self._queued, len(self._tokens))
+        waiting, after = self.store.read(after, TAKE_BYTES - self._queued, self._tokens)
         fresh = [each for each in waiting if each.token not in self._tokens]
         for each in fresh:
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from itertools import zip_longest
 from time import time_ns
 from typing import Any, Final, TypeVar
@@ -71,8 +71,8 @@ class RelayStore(ABC):
         """Return events as what a transaction of the store writes, so that they wait once it is committed."""
 
     @abstractmethod
-    def read(self, after: Any, limit: int, held: int) -> tuple[Sequence[Waiting], Any]:
-        """Return what waits, and where to go on; see `RelayLog.waiting`. So much of it is ``held`` by the caller, who tells it apart by the tokens."""
+    def read(self, after: Any, limit: int, held: Collection[Any]) -> tuple[Sequence[Waiting], Any]:
+        """Return what waits, and where to go on; see `RelayLog.waiting`. The caller has what has the tokens ``held``, and may get it again."""
 
     @abstractmethod
     def lease(self) -> tuple[str, Any] | None:
@@ -152,7 +152,7 @@ class LogStore(_Leased):
     def add(self, batch: OutgoingBatch) -> Sequence[Any]:
         return [self.log.change(batch)]
 
-    def read(self, after: Any, limit: int, held: int) -> tuple[Sequence[Waiting], Any]:
+    def read(self, after: Any, limit: int, held: Collection[Any]) -> tuple[Sequence[Waiting], Any]:
         return self.run(self.log.waiting, after, limit)
 
     def settle(self, owner: str, version: Any, done: Sequence[Waiting], forwarded: int, refused: Sequence[Any]) -> Any:
@@ -185,22 +185,25 @@ class KeyStore(_Leased):
             for frame in batch.frames
         ]
 
-    def read(self, after: Any, limit: int, held: int) -> tuple[Sequence[Waiting], Any]:
+    def read(self, after: Any, limit: int, held: Collection[Any]) -> tuple[Sequence[Waiting], Any]:
+        waiting = self._oldest(len(held) + self._page)
+        if waiting:
+            size = 1 + sum(len(each.frame) for each in waiting)
+            self._page = max(1, min(_MANY, limit * len(waiting) // size))
+        return waiting, None
+
+    def _oldest(self, count: int) -> list[Waiting]:
         waiting: list[Waiting] = []
-        size = 1
-        for key, value in self.run(self._state.oldest, self._prefix, held + self._page):
+        for key, value in self.run(self._state.oldest, self._prefix, count):
             try:
                 if isinstance(value, CloudRuntimesError):
                     raise value
-                due, count = _HEAD.unpack_from(value.data)
-                waiting.append(Waiting(key, value.data[_HEAD.size :], count, due or None))
-                size += len(value.data)
+                due, events = _HEAD.unpack_from(value.data)
+                waiting.append(Waiting(key, value.data[_HEAD.size :], events, due or None))
             except (CloudRuntimesError, struct.error) as error:
                 message = "%s: an event that waits there cannot be read, and stays: %s"
                 repeated(f"relay {self.where}", message, self.where, error)
-        if waiting:
-            self._page = max(1, min(_MANY, limit * len(waiting) // size))
-        return waiting, None
+        return waiting
 
     def settle(self, owner: str, version: Any, done: Sequence[Waiting], forwarded: int, refused: Sequence[Any]) -> Any:
         writes = [*refused, *(StateWrite(each.token, None) for each in done)]
@@ -223,5 +226,5 @@ class KeyStore(_Leased):
 
     def backlog(self) -> Backlog:
         """Count what waits, as far as a page goes."""
-        waiting, _ = self.read(None, 0, _MANY)
+        waiting = self._oldest(_MANY)
         return Backlog(sum(each.events for each in waiting), sum(len(each.frame) for each in waiting), None)

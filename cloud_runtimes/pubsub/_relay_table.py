@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from time import time_ns
@@ -52,10 +52,10 @@ _ON_SQLITE: Final = (
     f"CREATE TABLE IF NOT EXISTS {_TABLE} (id INTEGER PRIMARY KEY AUTOINCREMENT, target BIGINT NOT NULL, name TEXT NOT NULL, "
     "due BIGINT, events BIGINT NOT NULL, created BIGINT NOT NULL, size BIGINT NOT NULL, body BLOB NOT NULL)"
 )
-_FEW, _MANY = 50, 1000
-"""Rows that are read at a time: where they are large, and else."""
-_REMOVED: Final = 200
-"""Rows that one statement removes."""
+_PAGE: Final = 1000
+"""Rows that are read at a time at most."""
+_NAMED: Final = 200
+"""Rows that one statement names."""
 
 
 class TableStore(RelayStore):
@@ -63,10 +63,9 @@ class TableStore(RelayStore):
 
     def __init__(self, name: str, where: str, driver: DatabaseDriver) -> None:
         super().__init__(name, where)
-        self._driver = driver
+        self._driver = driver.apart
         self._target = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
         self._is_ready = self._has_leases = False
-        self._page = _FEW
 
     def _sql(self, text: str) -> Sql:
         return scan(text, mysql=self._driver.mysql)
@@ -112,15 +111,24 @@ class TableStore(RelayStore):
         assert isinstance(rows, RowSet)
         return rows.rows
 
-    def read(self, after: Any, limit: int, held: int) -> tuple[Sequence[Waiting], Any]:
+    def read(self, after: Any, limit: int, held: Collection[Any]) -> tuple[Sequence[Waiting], Any]:
+        # Always from the first row on: a transaction may commit a row after others behind it were read, and then the next of its keys.
         has_limit = self._driver.system not in ("microsoft.sql_server", "oracle.db")
-        page = f"LIMIT {self._page}" if has_limit else f"OFFSET 0 ROWS FETCH FIRST {self._page} ROWS ONLY"
-        text = f"SELECT id, events, due, body FROM {_TABLE} WHERE target = :target AND id > :after ORDER BY id {page}"
-        rows = self._rows(Query(self._sql(text), {"target": self._target, "after": after or 0}))
-        waiting = [Waiting(id, bytes(body), events, due) for id, events, due, body in rows]
-        size = sum(len(each.frame) for each in waiting)
-        self._page = _MANY if size * _MANY < limit * len(waiting) else _FEW
-        return waiting, waiting[-1].token if waiting else after
+        most = len(held) + _PAGE
+        page = f"LIMIT {most}" if has_limit else f"OFFSET 0 ROWS FETCH FIRST {most} ROWS ONLY"
+        text = f"SELECT id, size FROM {_TABLE} WHERE target = :target ORDER BY id {page}"
+        chosen: list[int] = []
+        for id, size in self._rows(Query(self._sql(text), {"target": self._target})):
+            if id not in held and (limit > 0 or not chosen):
+                chosen.append(id)
+                limit -= size
+        waiting: list[Waiting] = []
+        for names, ids in _named(chosen):
+            query = self._sql(f"SELECT id, events, due, body FROM {_TABLE} WHERE id IN ({names}) ORDER BY id")
+            waiting += [
+                Waiting(id, bytes(body), events, due) for id, events, due, body in self._rows(Query(query, ids))
+            ]
+        return waiting, None
 
     def lease(self) -> tuple[str, Any] | None:
         query = Query(
@@ -142,9 +150,7 @@ class TableStore(RelayStore):
         session = self._driver.begin(op, None)
         try:
             following = None if lease is None else self._take(op, session, *lease)
-            for first in range(0, len(done), _REMOVED):
-                ids = {f"i{number}": id for number, id in enumerate(done[first : first + _REMOVED])}
-                names = ", ".join(f":{name}" for name in ids)
+            for names, ids in _named(done):
                 session.run(op, self._execute(f"DELETE FROM {_TABLE} WHERE id IN ({names})", **ids))
             for each in added:
                 session.run(op, each.insert)
@@ -189,3 +195,10 @@ class TableStore(RelayStore):
         text = f"SELECT SUM(events), SUM(size), MIN(created) FROM {_TABLE} WHERE target = :target"
         ((events, size, oldest),) = self._rows(Query(self._sql(text), {"target": self._target}))
         return Backlog(int(events or 0), int(size or 0), oldest)
+
+
+def _named(ids: Sequence[int]) -> Iterator[tuple[str, dict[str, int]]]:
+    """Yield names for an ``IN``, with the parameters of that name, for some ids at a time."""
+    for first in range(0, len(ids), _NAMED):
+        some = {f"i{number}": id for number, id in enumerate(ids[first : first + _NAMED])}
+        yield ", ".join(f":{name}" for name in some), some

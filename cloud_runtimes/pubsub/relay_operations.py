@@ -79,7 +79,7 @@ def _records(waiting: Waiting) -> Iterator[EventRecord]:
 
 def _pages(store: RelayStore) -> Iterator[Sequence[Waiting]]:
     """Yield what lies in a store until nothing is left; the caller removes each page."""
-    while page := store.read(None, _READ, 0)[0]:
+    while page := store.read(None, _READ, ())[0]:
         yield page
 
 
@@ -88,7 +88,7 @@ def _all(store: RelayStore) -> Iterator[Waiting]:
     after: Any = None
     seen: set[Any] = set()
     while True:
-        page, after = store.read(after, _READ, len(seen))
+        page, after = store.read(after, _READ, seen)
         fresh = [each for each in page if each.token not in seen]
         if not fresh:
             return

@@ -351,6 +351,11 @@ class DatabaseDriver(Driver, ABC):
     lacks: frozenset[type] = frozenset()
     namespace: str | None = None
 
+    @property
+    def apart(self) -> DatabaseDriver:
+        """A driver of the same database whose calls never wait for a connection that a transaction of the application has; by default this one."""
+        return self
+
     @abstractmethod
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
         """Run one statement in a transaction of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
 from ..._core.home import home_folder, is_memory
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SqlAlchemyComponent", "SqlAlchemySettings", "component"]
 
+_APART: Final = "\0apart"
+"""Behind a store name: its pool for what does not wait for the application's transactions."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlAlchemySettings:
@@ -31,7 +34,7 @@ class SqlAlchemySettings:
         url: of the database, as SQLAlchemy has it: ``postgresql://user:password@host/name``, ``sqlite:///orders.db``; none: an SQLite file of its own per store name, in ``home/databases``.
         home: folder of these files, else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"``: one database per client and store name, in the process.
         schemas: of PostgreSQL: each store name is a schema of the database, made when it is first used.
-        pool_size: connections at most; a transaction and an unfinished stream hold one each.
+        pool_size: connections at most; a transaction and an unfinished stream hold one each. Where events wait in a server's database for a broker there is one more.
         durability: for SQLite: ``"full"``: what is committed survives a power cut; ``"relaxed"``: a power cut may cost the last commits. Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
     """
 
@@ -76,26 +79,34 @@ class SqlAlchemyComponent(Component):
     def driver(self, service: str, name: str) -> Driver:
         from .driver import SqlDatabase
 
-        return SqlDatabase(lambda: self._pools.get(name) or self._make(name), self.settings.url or "sqlite:")
+        url = self.settings.url or "sqlite:"
+        # a file has no transactions side by side, and one in memory no second connection
+        apart = (
+            None
+            if url.startswith("sqlite")
+            else lambda: self._pools.get(f"{name}{_APART}") or self._make(name, apart=True)
+        )
+        return SqlDatabase(lambda: self._pools.get(name) or self._make(name), url, apart)
 
     def native(self, service: str, name: str) -> Any:
         """Return SQLAlchemy's ``Engine``."""
         return (self._pools.get(name) or self._make(name)).engine
 
     @without_values
-    def _make(self, name: str) -> ConnectionPool:
+    def _make(self, name: str, *, apart: bool = False) -> ConnectionPool:
         from ..._core import extras
 
+        key = f"{name}{_APART}" if apart else name
         with extras.importing(f"database {name!r}", "database"), self._lock:
-            pool = self._pools.get(name)
+            pool = self._pools.get(key)
             if pool is None:
                 from .pool import ConnectionPool
 
-                pool = self._pools[name] = ConnectionPool(
+                pool = self._pools[key] = ConnectionPool(
                     name,
                     self.settings.url or self._embedded(name),
                     self.executor,
-                    pool_size=self.settings.pool_size,
+                    pool_size=1 if apart else self.settings.pool_size,
                     durable=self._durable,
                     embedded=self.settings.url is None,
                     schema=name if self.settings.schemas else None,

@@ -39,8 +39,11 @@ class SqlDatabase(DatabaseDriver):
     features = FEATURES
     _engine: Hashable = None
 
-    def __init__(self, pool: Callable[[], ConnectionPool], url: str) -> None:
+    def __init__(
+        self, pool: Callable[[], ConnectionPool], url: str, apart: Callable[[], ConnectionPool] | None = None
+    ) -> None:
         self._pool_of = pool
+        self._apart = None if apart is None else SqlDatabase(apart, url)
         dialect, _, driver = url.partition(":")[0].partition("+")
         self.mysql = dialect in ("mysql", "mariadb")
         self.system = _SYSTEMS.get(dialect, dialect)
@@ -60,6 +63,10 @@ class SqlDatabase(DatabaseDriver):
     @property
     def engine(self) -> Hashable:
         return self._engine
+
+    @property
+    def apart(self) -> DatabaseDriver:
+        return self._apart or self
 
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
         pool = self._pool_of()
