@@ -1,0 +1,82 @@
+"""Events that wait in a store beside their broker, from many writers at once, on every store that can hold them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from tests.support.pairs import pair
+from tests.support.waiting import in_threads
+
+WRITERS, EACH = 12, 20
+DATABASES = {
+    "sqlite": lambda request, folder: f"sqlite:///{folder}/shop.db",
+    "postgres": lambda request, folder: f"postgresql+psycopg{request.getfixturevalue('postgres_database')[10:]}",
+    "mariadb": lambda request, folder: request.getfixturevalue("mariadb_url"),
+}
+Opened = tuple[CloudRuntimesClient, Callable[[], Any]]
+
+
+@pytest.fixture(
+    params=[
+        *(f"database {name}" for name in DATABASES),
+        *(f"state {name}" for name in ("sqlite", "postgres", "redis", "nats", "etcd")),
+    ]
+)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    """A client whose events go to an embedded home, and what begins a transaction of the store where they wait."""
+    service, _, engine = request.param.partition(" ")
+    if service == "database":
+        # as many writers as connections
+        table = {"component": "sqlalchemy", "url": DATABASES[engine](request, tmp_path), "pool_size": WRITERS}
+        config: dict[str, Any] = {"capa": {"home": str(tmp_path / "home")}, "database": {"shop": table}}
+        with CloudRuntimesClient(app_id="shop", config=config) as client:
+            yield client, lambda: client.database.transaction("shop")
+    else:
+        with (
+            pair(request, tmp_path, f"{engine} sqlite") as config,
+            CloudRuntimesClient(app_id="shop", config=config) as client,
+        ):
+            yield client, lambda: client.state.transaction("orders")
+
+
+def test_each_keeps_its_order(opened: Opened) -> None:
+    """Though the transactions commit across each other."""
+    client, begin = opened
+
+    def write(writer: int) -> None:
+        for number in range(EACH):
+            with begin() as tx:
+                tx.publish("bus", "orders", number, key=str(writer))
+
+    seen: dict[str | None, list[int]] = {}
+    with client.pubsub.subscribe("bus", "orders") as sub:
+        in_threads(*[threading.Thread(target=write, args=(writer,)) for writer in range(WRITERS)])
+        for _ in range(WRITERS * EACH):
+            event = sub.receive(30)
+            assert event is not None
+            seen.setdefault(event.key, []).append(event.data)
+            event.ack()
+        assert sub.receive(0.3) is None
+    assert seen == {str(writer): list(range(EACH)) for writer in range(WRITERS)}
+
+
+def test_large_late_and_undone(opened: Opened) -> None:
+    client, begin = opened
+    with client.pubsub.subscribe("bus", "orders") as sub:
+        with pytest.raises(ZeroDivisionError), begin() as tx:
+            tx.publish("bus", "orders", "never")
+            raise ZeroDivisionError
+        with begin() as tx:
+            tx.publish("bus", "orders", "later", delay=0.5)
+            tx.publish("bus", "orders", "ü😀" * 100_000)
+        for data in ("ü😀" * 100_000, "later"):
+            event = sub.receive(30)
+            assert event is not None
+            assert event.data == data
+            event.ack()
