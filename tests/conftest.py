@@ -243,7 +243,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _page(figures: dict[str, tuple[str, str]], *, chosen: bool) -> Iterator[str]:
     status = cloud_runtimes.native_status()
-    yield "# Long proofs\n\nWritten by `make soak`: the process tests at full length. A run of some of them (`pytest --soak PATH -k …`) renews their rows and leaves the others.\n\n"
+    yield "# Long proofs\n\nWritten by `make soak`: the process tests at full length. A run of some of them (`pytest --soak PATH -k …`) renews their rows and leaves the others. [A billion events in one hour](billion.md) has a log and a picture of its own.\n\n"
     yield (
         f"Last on {platform.python_implementation()} {platform.python_version()}, "
         f"SQLite {sqlite3.sqlite_version}, {platform.system()} {platform.release().split('-')[0]}, "
