@@ -295,7 +295,7 @@ def decode_event(data):
 # ---- a batch at a time: what a subscription does with every event ----
 #
 # Tens of thousands of events may wait, and of a batch all are there at once. A garbage collection looks at each of them some times over, and
-# finds nothing: that is half of what receiving costs. So it sees an event once somebody else may refer to it, and does not run while many are made.
+# finds nothing: that is a third of what large batches cost. So it sees an event once somebody else may refer to it, and does not run while many are made.
 
 
 def receive_events(cls, records, deliveries, fetcher, str pubsub_name not None, type, bint raw):
