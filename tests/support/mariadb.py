@@ -44,7 +44,7 @@ class MariadbServer(Server):
 @contextmanager
 def serve() -> Iterator[MariadbServer]:
     """Run a server until the block ends."""
-    if shutil.which("mariadbd") is None:
-        raise Missing("MariaDB is not installed: apt-get install mariadb-server-core")
+    if not (shutil.which("mariadbd") and shutil.which("my_print_defaults")):
+        raise Missing("MariaDB is not installed: apt-get install mariadb-server-core mariadb-client-core")
     with ExitStack() as resources:
         yield MariadbServer(resources)
