@@ -160,7 +160,9 @@ class Fetcher(Takers):
         try:
             result: Any = self._source.is_paused()
             paused: bool = await result if self._in_loop else result
-        except CloudRuntimesError:  # the next poll tells
+        except CloudRuntimesError as error:  # the next poll tells
+            if error.retryable:
+                self._look_at = monotonic() + LANDING
             return
         if paused == self._paused:
             return

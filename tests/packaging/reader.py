@@ -17,7 +17,7 @@ from tests.packaging.builds import environment, pip_of
 __all__ = ["Reader"]
 
 LASTING: Final = {
-    "cloud-runtimes run ": " subscriptions",
+    "cloud-runtimes run ": " subscription",
     "cloud-runtimes dashboard": " for a browser",
     "cloud-runtimes telemetry serve": " for a browser",
     "cloud-runtimes config watch ": '"version":',

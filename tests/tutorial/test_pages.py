@@ -41,7 +41,7 @@ def test_django_behind_gunicorn_and_uvicorn_with_a_worker(tmp_path: Path) -> Non
         project.start("-m", "cloud_runtimes", "run", "shop.workers:client")
         project.wait_for("Booting worker", 2)
         project.wait_for("Uvicorn running")
-        project.wait_for("1 subscriptions")
+        project.wait_for("1 subscription")
         for number in range(4):
             order = {"id": str(number), "item": "tea"}
             assert ask(f"http://127.0.0.1:{wsgi}/orders", order) == order
