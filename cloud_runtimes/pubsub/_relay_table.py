@@ -53,7 +53,7 @@ _ON_SQLITE: Final = (
     "due BIGINT, events BIGINT NOT NULL, created BIGINT NOT NULL, size BIGINT NOT NULL, body BLOB NOT NULL)"
 )
 _PAGE: Final = 1000
-"""Rows that are read at a time at most."""
+"""Rows that are read at a time, beside as many as are held."""
 _NAMED: Final = 200
 """Rows that one statement names."""
 
@@ -114,7 +114,8 @@ class TableStore(RelayStore):
     def read(self, after: Any, limit: int, held: Collection[Any]) -> tuple[Sequence[Waiting], Any]:
         # Always from the first row on: a transaction may commit a row after others behind it were read, and then the next of its keys.
         has_limit = self._driver.system not in ("microsoft.sql_server", "oracle.db")
-        most = len(held) + _PAGE
+        # as many as are held and a page more: to read those again then costs no more than what is new
+        most = 2 * len(held) + _PAGE
         page = f"LIMIT {most}" if has_limit else f"OFFSET 0 ROWS FETCH FIRST {most} ROWS ONLY"
         text = f"SELECT id, size FROM {_TABLE} WHERE target = :target ORDER BY id {page}"
         chosen: list[int] = []
