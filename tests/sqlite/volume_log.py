@@ -1,4 +1,4 @@
-"""What happened in the course of a long run: a table by time, and its picture."""
+"""Log of a long run: a table by time, and its picture."""
 
 from __future__ import annotations
 
