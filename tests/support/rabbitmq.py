@@ -88,7 +88,10 @@ class RabbitServer(Server):
 
     def begin(self) -> None:
         """Start it without waiting."""
-        self.spawn(_program(), "-noinput", env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        # a node that is killed early leaves a file where it was started
+        self.spawn(
+            _program(), "-noinput", env=self._environment, cwd=self.folder, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         self._starts += 1
 
     def wait(self) -> None:
