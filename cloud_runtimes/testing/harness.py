@@ -41,6 +41,7 @@ class Harness(ABC):
         bulk_order: whether events of one request come in their order.
         many: keys of a test with many; fewer where each is a request and the server slow.
         moves_members: whether a group without an order is moved while it has members.
+        counts_late: whether the events of groups are counted some seconds late.
         shows_held: whether peeking shows all events that members of a group hold; else the oldest, unless none of them is settled.
         tells_dead: whether dead letters are moved by the client or the embedded component, which say why; else by a sidecar.
     """
@@ -64,6 +65,7 @@ class Harness(ABC):
     many: int = 1200
     moves_members: bool = True
     shows_held: bool = True
+    counts_late: bool = False
     tells_dead: bool = True
 
     @abstractmethod

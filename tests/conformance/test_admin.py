@@ -8,7 +8,7 @@ from tests.support.harnesses.dapr import DaprGrpc
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 from tests.support.harnesses.nats import NATS_EVENTS, NATS_FRAMED
 from tests.support.harnesses.postgres import POSTGRES
-from tests.support.harnesses.rabbitmq import RABBITMQ, RABBITMQ_STREAMS
+from tests.support.harnesses.rabbitmq import RABBITMQ, RABBITMQ_MANAGED
 from tests.support.harnesses.redis import FRAMED, REDIS, VALKEY
 from tests.support.harnesses.rows import rows
 
@@ -20,7 +20,8 @@ class TestAdmin(AdminSuite):
         short=(AdminSuite.test_groups, AdminSuite.test_peek, AdminSuite.test_dead_letters),
         beside={DaprGrpc.name: DaprGrpc},
         postgres_url=POSTGRES,
-        rabbitmq_url=RABBITMQ | RABBITMQ_STREAMS,
+        rabbitmq_url=RABBITMQ,
+        managed_rabbitmq_url=RABBITMQ_MANAGED,
         nats_server=NATS_EVENTS,
         redis_server=REDIS,
         valkey_server=VALKEY,

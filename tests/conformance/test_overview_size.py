@@ -17,6 +17,7 @@ from tests.support.harnesses.embedded import SqliteHarness
 from tests.support.harnesses.kafka import KafkaHome
 from tests.support.harnesses.nats import NATS
 from tests.support.harnesses.postgres import POSTGRES
+from tests.support.harnesses.rabbitmq import ManagedQueues
 from tests.support.harnesses.redis import REDIS
 from tests.support.harnesses.rows import rows
 
@@ -44,6 +45,7 @@ class TestSize(Suite):
         redis_server=REDIS,
         nats_server=NATS,
         kafka_servers={KafkaHome.name: KafkaHome},
+        managed_rabbitmq_url={ManagedQueues.name: ManagedQueues},
     )
     service = "pubsub"
 

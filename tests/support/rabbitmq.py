@@ -11,14 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.support.ports import reserved_port
 from tests.support.servers import Missing, Server, stopped
 
-__all__ = ["USERS", "Missing", "RabbitServer", "serve", "serve_cluster", "stopped"]
+__all__ = ["USERS", "Missing", "RabbitServer", "management_of", "serve", "serve_cluster", "serve_managed", "stopped"]
 
-USERS: Mapping[str, tuple[str, str, str]] = {"nobody": ("^$", "^$", "^$"), "user": ("^$", ".*", ".*")}
+USERS: Mapping[str, tuple[str, str, str]] = {
+    "nobody": ("^$", "^$", "^$"), "user": ("^$", ".*", ".*"), "reader": ("^$", "^$", ".*"),
+}  # fmt: skip
 """Further users, whose password is their name: what they may make, write and read."""
+_TAGS: Mapping[str, str] = {"guest": "administrator", "reader": "management"}
 _ERLANG = "+S 1:1 +SDcpu 1:1 +SDio 1 +A 2"
 
 
@@ -57,10 +61,7 @@ class RabbitServer(Server):
             for name, may in USERS.items()
         ]
         definitions = {
-            "users": [
-                {"name": name, "password": name, "tags": "administrator" if name == "guest" else ""}
-                for name in ("guest", *USERS)
-            ],
+            "users": [{"name": name, "password": name, "tags": _TAGS.get(name, "")} for name in ("guest", *USERS)],
             "vhosts": [{"name": "/"}],
             "permissions": [everything, *limited],
         }
@@ -90,7 +91,12 @@ class RabbitServer(Server):
         """Start it without waiting."""
         # a node that is killed early leaves a file where it was started
         self.spawn(
-            _program(), "-noinput", env=self._environment, cwd=self.folder, stdin=subprocess.DEVNULL, start_new_session=True
+            _program(),
+            "-noinput",
+            env=self._environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
         self._starts += 1
 
@@ -128,6 +134,24 @@ def serve(**options: Any) -> Iterator[RabbitServer]:
         (server,) = _create_servers(resources, 1, options)
         server.start()
         yield server
+
+
+@contextmanager
+def serve_managed(**options: Any) -> Iterator[RabbitServer]:
+    """Run a server with the management interface, where `management_of` says."""
+    with ExitStack() as resources:
+        (server,) = _create_servers(resources, 1, options)
+        port = urlsplit(management_of(server.url)).port
+        (server.folder / "enabled_plugins").write_text("[rabbitmq_management].")
+        with open(server.folder / "rabbitmq.conf", "a") as file:
+            file.write(f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n")
+        server.start()
+        yield server
+
+
+def management_of(url: str) -> str:
+    """Return where a server's management interface is: its port is one that the system gives to no client."""
+    return f"http://127.0.0.1:{10_000 + (urlsplit(url).port or 0) % 20_000}"
 
 
 @contextmanager

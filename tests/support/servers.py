@@ -145,7 +145,7 @@ def shared_server(name: str, factory: Callable[[str], Any] = str, *, variable: s
         if variable in os.environ:
             yield factory(os.environ[variable])
             return
-        folder, label = tmp_path_factory.getbasetemp(), name.partition(":")[0]
+        folder, label = tmp_path_factory.getbasetemp(), name.replace(":", "-")
         if not workers:
             label = f"own-{label}"
         elif "PYTEST_XDIST_WORKER" in os.environ:

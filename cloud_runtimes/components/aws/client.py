@@ -32,7 +32,7 @@ from ...errors import (
 from ...rpc.peers import endpoint
 from ...spi.operation import Operation
 from ...spi.rpc import RpcCall, RpcReply
-from .._secret import Flow, FlowClient, document, tls
+from .._net.http import Flow, FlowClient, document, tls
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor

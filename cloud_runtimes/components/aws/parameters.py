@@ -22,7 +22,8 @@ from ...spi.configuration import (
 from ...spi.flow import FlowDriver, both_apis
 from ...spi.operation import Method, Operation
 from ...spi.secret import Secret
-from .._secret import Flow, FlowSecret
+from .._net.http import Flow
+from .._secret import FlowSecret
 from .secret import entries, path_of
 
 if TYPE_CHECKING:

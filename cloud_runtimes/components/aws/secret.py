@@ -9,7 +9,8 @@ from ...codec import json
 from ...errors import CloudRuntimesError, InvalidArgumentError, NotFoundError
 from ...spi.operation import Operation
 from ...spi.secret import Secret
-from .._secret import Flow, FlowSecret, document, together
+from .._net.http import Flow, document
+from .._secret import FlowSecret, together
 from .client import shown
 
 if TYPE_CHECKING:

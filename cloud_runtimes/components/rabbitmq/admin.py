@@ -42,7 +42,7 @@ _FIRST: Final = 2.0
 
 
 class RabbitmqAdmin(PubSubAdmin):
-    """The topics of a pub/sub name; with ``kind = "queue"`` they are not shown."""
+    """The topics of a pub/sub name; with ``kind = "queue"`` their events are not shown."""
 
     def __init__(self, driver: RabbitmqPubSub) -> None:
         self._driver = driver
@@ -75,17 +75,23 @@ class RabbitmqAdmin(PubSubAdmin):
         run, topology = self._engine.run, self._topology
         if (ordered := run(op, topology.has_order(topic, group, False))) is None:
             return None
-        end = monotonic() + _GOING
-        while True:
-            messages, members = run(op, topology.use(topology.group(topic, group, ordered)))
-            if not members or monotonic() >= end:
-                break
-            sleep(_QUIET)
-        if members:
-            raise ConflictError(f"{op.component}/{topic}: the group {group!r} has members: stop them first ({members})")
+        messages = self._unused(op, topic, group, ordered)
         if not dry_run:
             run(op, topology.delete(topic, group, ordered))
-        return int(messages)
+        return messages
+
+    def _unused(self, op: Operation, topic: str, group: str, ordered: bool) -> int:
+        """Return how many messages a group has; `ConflictError`: it has members."""
+        end = monotonic() + _GOING
+        while True:
+            messages, members = self._engine.run(op, self._topology.use(self._topology.group(topic, group, ordered)))
+            if not members:
+                return int(messages)
+            if monotonic() >= end:
+                raise ConflictError(
+                    f"{op.component}/{topic}: the group {group!r} has members: stop them first ({members})"
+                )
+            sleep(_QUIET)
 
     def _peek(self, op: Operation, topic: str, stream: str, start: Position, limit: int) -> list[Delivery]:
         if not isinstance(start, str):

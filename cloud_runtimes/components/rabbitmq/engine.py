@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Generator, Sequence
 from math import inf
 from time import monotonic
-from typing import Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from ..._core import fork
 from ..._core.threads import Mutex
@@ -20,6 +20,9 @@ from .failures import ServerError, map_error
 from .link import Link, Waiting
 from .session import Publish, Step
 from .settings import RabbitmqSettings, parse_url
+
+if TYPE_CHECKING:
+    from .management import Management
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[tuple[Step, ...], None, T]
@@ -35,6 +38,7 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
         where: what messages call it.
         declared: exchanges and queues that are known to be there.
         frame_max: bytes of a frame, as the last server said.
+        management: its management interface; ``None``: the settings name none.
     """
 
     settings: RabbitmqSettings
@@ -42,6 +46,7 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
     def __init__(self, settings: RabbitmqSettings) -> None:
         super().__init__(settings)
         self.address = parse_url(settings.url)
+        self.management = self._manage()
         self.where = self.address.where
         self._servers = Servers(self.address.servers)
         self.frame_max = 131072
@@ -49,6 +54,13 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
         self._link: Link | None = None
         self.forked()
         fork.register(self)
+
+    def _manage(self) -> Management | None:
+        if self.settings.management is None:
+            return None
+        from .management import Management
+
+        return Management(self.settings.management, self.address)
 
     def forked(self) -> None:
         """In a forked child: begin anew; the connection is the parent's."""
@@ -164,6 +176,8 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
 
     def _close(self) -> None:
         self._closed = True
+        if self.management is not None:
+            self.management.close()
         if self._link is not None:
             self._link.end(ConnectionLost("the client was closed"))
 

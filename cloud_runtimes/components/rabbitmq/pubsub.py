@@ -65,9 +65,13 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
                 'a queue gives up its first messages alone: set kind = "stream", which tells the letters that are gone',
             ),
             spi.PAUSE: 'the note would need an exchange and a queue that are not made: set ensure = "create"',
-            spi.TOPICS: "rabbitmqctl list_exchanges tells them",
-            spi.GROUPS: "rabbitmqctl list_queues tells the queues of groups, with messages_ready and messages_unacknowledged",
-            spi.LAG: "rabbitmqctl list_queues tells messages_ready and messages_unacknowledged of the group's queue",
+            **dict.fromkeys(
+                (spi.TOPICS, spi.GROUPS, spi.DELETE_TOPIC),
+                'the management interface alone lists them: set management = "http://host:15672"',
+            ),
+            spi.PURGE: "the management interface alone lists the queues of a topic, and a stream keeps what it has: "
+            'set management = "http://host:15672", with kind = "queue"',
+            spi.LAG: 'with management = "http://host:15672" client.admin.groups tells it, up to five seconds late',
         }
     )
 
@@ -83,9 +87,10 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
         shown = {spi.PEEK, spi.REDRIVE, spi.DISCARD} if self.topology.streams else set()
         ordered = set() if self.topology.streams else {spi.KEY_ORDER}
         noted = {spi.PAUSE} if self.topology.creates else set()
-        self.features = (
-            FEATURES - {spi.START, spi.START_TIME, spi.LAG} | {spi.DELETE_GROUP} | replayed | shown | ordered | noted
-        )
+        managed = set() if component.settings.management is None else {spi.TOPICS, spi.GROUPS, spi.DELETE_TOPIC}
+        purged = {spi.PURGE} if managed and not self.topology.streams else set()
+        never = {spi.START, spi.START_TIME, spi.LAG}
+        self.features = FEATURES - never | {spi.DELETE_GROUP} | replayed | shown | ordered | noted | managed | purged
 
     # -- publishing -------------------------------------------------------
 
@@ -255,5 +260,7 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
 
     def admin(self) -> PubSubAdmin:
         from .admin import RabbitmqAdmin
+        from .managed import ManagedAdmin
 
-        return RabbitmqAdmin(self)
+        management = self.component.engine.management
+        return RabbitmqAdmin(self) if management is None else ManagedAdmin(self, management)

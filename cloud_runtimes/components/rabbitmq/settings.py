@@ -141,6 +141,7 @@ class RabbitmqSettings:
         layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both.
         content_mode: of an event in the layout ``"event"``: ``"structured"``: JSON with all attributes; ``"binary"``: the payload, with the attributes as headers ``cloudEvents:…``. Consumers read both.
         max_value_bytes: largest payload of an event, encoded. The server's ``max_message_size``, 128 MiB by default, is a limit too.
+        management: URL of the management interface, such as ``http://host:15672``, with which topics and groups are listed. Its login is that of ``url``, and wants a user with the tag ``management``.
     """
 
     url: str = setting(None, help="of the server")
@@ -153,10 +154,13 @@ class RabbitmqSettings:
     layout: Literal["event", "frame"] = setting("event", help="of published events")
     content_mode: Literal["structured", "binary"] = setting("structured", help="of an event a message")
     max_value_bytes: int = setting(16 * 1024 * 1024, help="largest event")
+    management: str | None = setting(None, help="URL of the management interface, which lists topics and groups")
 
     def __post_init__(self) -> None:
         if not self.url or self.url.partition("://")[0] not in SCHEMES:
             raise ValueError('give url = "amqp://user:password@host:5672/vhost", or one with amqps://')
+        if self.url.startswith("amqps") and (self.management or "https://").startswith("http://"):
+            raise ValueError("management has the password of url, which has TLS: give an address with https://")
         if not self.prefix.isprintable() or len(self.prefix.encode()) > 100:
             raise ValueError("prefix must be at most 100 bytes of printable characters")
         if self.retention < 1:

@@ -9,6 +9,7 @@ A delay queue has one time to live for all its messages, else a long one would h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +38,8 @@ _LONGEST: Final = 255
 _DURABLE, _PASSIVE = 2, 1
 _EXCHANGE: Final = 40, 30
 """The method that binds one."""
+_INNER: Final = re.compile(r"^(:|$)|:delay:[1-9]0*$|:[^:]+:(parts|rest|:redrive)$")
+"""Ends of the names of exchanges, without the prefix, that are no topics."""
 # RabbitMQ 4 gives up after 20 deliveries unless it is told; members count themselves
 _QUEUE: Final = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
 # what waits for its retry is not acknowledged meanwhile: 30 days, from RabbitMQ 3.12 on
@@ -49,6 +52,7 @@ class Topology:
     """Topology of one pub/sub name.
 
     Attributes:
+        prefix: of all names.
         creates: whether exchanges and queues are made.
         due: the exchange whose routing keys name queues.
         streams: whether topics have streams.
@@ -58,10 +62,10 @@ class Topology:
 
     def __init__(self, engine: RabbitmqEngine, name: str) -> None:
         self._engine = engine
-        self._prefix = engine.settings.prefix.replace("{name}", name)
+        self.prefix = engine.settings.prefix.replace("{name}", name)
         self.creates = engine.settings.ensure == "create"
-        self.due = f"{self._prefix}:due"
-        self.paused = f"{self._prefix}:paused"
+        self.due = f"{self.prefix}:due"
+        self.paused = f"{self.prefix}:paused"
         self.streams = engine.settings.kind == "stream"
         self.replays = self.streams and self.creates
         self._stream = {"x-queue-type": "stream", "x-max-age": f"{int(engine.settings.retention)}s"}
@@ -72,11 +76,11 @@ class Topology:
         """Return the exchange of a topic."""
         if topic.startswith(":"):
             raise InvalidArgumentError(f"a topic on RabbitMQ does not begin with a colon: {topic!r}")
-        return _short(f"{self._prefix}{topic}", f"the topic {topic!r}")
+        return _short(f"{self.prefix}{topic}", f"the topic {topic!r}")
 
     def queue(self, topic: str, group: str) -> str:
         """Return the queue of a group."""
-        return _short(f"{self._prefix}{_quoted(topic)}:{_quoted(group)}", f"the group {group!r} of the topic {topic!r}")
+        return _short(f"{self.prefix}{quoted(topic)}:{quoted(group)}", f"the group {group!r} of the topic {topic!r}")
 
     def part(self, topic: str, group: str, name: str) -> str:
         """Return a queue of a group with an order, one of `QUEUES`; or ``members``, from which each member consumes, so that they can be counted."""
@@ -84,15 +88,27 @@ class Topology:
 
     def stream(self, topic: str) -> str:
         """Return the stream of a topic."""
-        return _short(f"{self._prefix}{_quoted(topic)}::stream", f"the topic {topic!r}")
+        return _short(f"{self.prefix}{quoted(topic)}::stream", f"the topic {topic!r}")
 
     def gone(self, topic: str) -> str:
         """Return the stream of what was removed of a dead-letter topic."""
-        return _short(f"{self._prefix}{_quoted(topic)}::gone", f"the topic {topic!r}")
+        return _short(f"{self.prefix}{quoted(topic)}::gone", f"the topic {topic!r}")
 
     def replay(self, topic: str, group: str) -> str:
         """Return the queue that tells how far a group is with the stream; it is there until the group has all of it."""
         return _short(f"{self.queue(topic, group)}:replay", f"the group {group!r} of the topic {topic!r}")
+
+    def topic_of(self, exchange: str) -> str | None:
+        """Return the topic of an exchange whose name has the prefix; ``None``: it is none, as what delays and groups have."""
+        topic = exchange.removeprefix(self.prefix)
+        return None if exchange.startswith("amq.") or _INNER.search(topic) else topic
+
+    def group_of(self, queue: str) -> tuple[str, str, str] | None:
+        """Return topic, group and part of a queue whose name has the prefix: of a group as `part` has it, ``""``: the group has this one alone. What a topic has, such as its stream, has no group. ``None``: it is another."""
+        topic, *rest = queue.removeprefix(self.prefix).split(":")
+        if not topic or not 1 <= len(rest) <= 2:
+            return None
+        return _unquoted(topic), _unquoted(rest[0]), rest[1] if rest[1:] else ""
 
     # -- making -----------------------------------------------------------
 
@@ -215,6 +231,27 @@ class Topology:
             [Ask((50, 40), "hso", 0, name, 0) for name in queues],
         )
 
+    def delete_topic(self, topic: str, delays: Iterable[str]) -> Flow[None]:
+        """Delete a topic whose groups are deleted, with what delays its events."""
+        names = [self.exchange(topic), *delays]
+        queues = [*delays, self.gone(topic), *([self.stream(topic)] if self.streams else [])]
+        yield from self._make(
+            [Ask((40, 20), "hso", 0, name, 0) for name in names], [Ask((50, 40), "hso", 0, name, 0) for name in queues]
+        )
+        self.forget()
+
+    def purge(self, queues: Iterable[str]) -> Flow[int]:
+        """Remove what no consumer of the queues holds, and return how many messages these were."""
+        messages = 0
+        for queue in queues:
+            ask = Ask((50, 30), "hso", 0, queue, 0)
+            yield (ask,)
+            if ask.failure is None:
+                messages += read("l", ask.reply, 0)[0]
+            elif not (isinstance(ask.failure, ServerError) and ask.failure.code == NOT_FOUND):
+                raise ask.failure
+        return messages
+
     def pause(self, topic: str, group: str, paused: bool) -> Flow[None]:
         """Note that a group is paused, or that it is not."""
         yield from self._ensure_paused()
@@ -255,7 +292,7 @@ class Topology:
         unit = 10 ** (len(str(delay_ms)) - 1)
         level = min(delay_ms // unit * unit, _MOST)
         # a topic has its own: what no group is there for waits on, and holds up those behind it
-        name = _short(f"{self._prefix}{topic or ''}:delay:{level}", f"the topic {topic!r}")
+        name = _short(f"{self.prefix}{topic or ''}:delay:{level}", f"the topic {topic!r}")
         if name not in self._engine.declared:
             arguments = {
                 "x-queue-type": "quorum", "x-message-ttl": level, "x-dead-letter-exchange": goal,
@@ -270,7 +307,7 @@ class Topology:
     def _ensure_due(self) -> Flow[None]:
         """Make where goes what has waited; what is for a queue that is gone would hold up the others, and is kept apart."""
         if self.due not in self._engine.declared:
-            lost = f"{self._prefix}:orphans"
+            lost = f"{self.prefix}:orphans"
             due = self._exchange(self.due, "direct", {"alternate-exchange": lost})
             yield from self._make(self._exchange(lost), self._queue(lost, lost, _QUEUE), due)
             self._engine.declared.add(self.due)
@@ -306,8 +343,13 @@ class Topology:
         return [Ask(kind, "hsssot", 0, name, exchange, key, 0, {})] if self.creates else []
 
 
-def _quoted(part: str) -> str:
+def quoted(part: str) -> str:
+    """Return a topic or a group as the names of queues have it."""
     return part.replace("%", "%25").replace(":", "%3A")
+
+
+def _unquoted(part: str) -> str:
+    return part.replace("%3A", ":").replace("%25", "%")
 
 
 def _short(name: str, what: str) -> str:

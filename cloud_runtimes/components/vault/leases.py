@@ -15,7 +15,7 @@ from ..._core.threads import Mutex
 from ...errors import CloudRuntimesError, PayloadError, UnsupportedError
 from ...spi.operation import Method, Operation
 from ...spi.secret import Secret, SecretDriver
-from .._secret import Flow, document
+from .._net.http import Flow, document
 from .client import Lease, VaultClient
 from .secret import entries, path_of
 

@@ -14,7 +14,8 @@ from ...errors import (
 )
 from ...spi.operation import Operation
 from ...spi.secret import Secret
-from .._secret import Flow, FlowSecret, document, together
+from .._net.http import Flow, document
+from .._secret import FlowSecret, together
 
 if TYPE_CHECKING:
     from . import VaultComponent

@@ -14,8 +14,19 @@ from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.spi.broker.policy import POLL
 from cloud_runtimes.spi.operation import Operation
 from tests.support.harnesses.clients import RealTime, own_name
+from tests.support.rabbitmq import management_of
 
-__all__ = ["RABBITMQ", "RABBITMQ_BINARY", "RABBITMQ_FRAMED", "RABBITMQ_STREAMS", "RabbitHome", "StreamHome"]
+__all__ = [
+    "RABBITMQ",
+    "RABBITMQ_BINARY",
+    "RABBITMQ_FRAMED",
+    "RABBITMQ_MANAGED",
+    "RABBITMQ_STREAMS",
+    "ManagedHome",
+    "ManagedQueues",
+    "RabbitHome",
+    "StreamHome",
+]
 
 
 class RabbitHome(RealTime):
@@ -67,7 +78,32 @@ class StreamHome(RabbitHome):
     settings: ClassVar[dict[str, Any]] = {"kind": "stream", "groups": []}
 
 
+class ManagedHome(StreamHome):
+    """The same with the management interface, which counts messages every five seconds."""
+
+    name = "rabbitmq-managed"
+    counts_late = True
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.home["management"] = management_of(url)
+
+
+class ManagedQueues(RabbitHome):
+    """Queues with the management interface, for a name that is declared, and whose topics need no group."""
+
+    name = "rabbitmq-queues"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.home |= {"management": management_of(url), "groups": [], "unrouted": "drop"}
+
+    def config(self) -> dict[str, Any]:
+        return {"capa": {"home": f":memory:{self.prefix}"}, "pubsub": {"bus": {"component": "rabbitmq", **self.home}}}
+
+
 RABBITMQ: dict[str, type[RabbitHome]] = {RabbitHome.name: RabbitHome}
 RABBITMQ_FRAMED: dict[str, type[RabbitHome]] = {FramedHome.name: FramedHome}
 RABBITMQ_BINARY: dict[str, type[RabbitHome]] = {BinaryHome.name: BinaryHome}
 RABBITMQ_STREAMS: dict[str, type[RabbitHome]] = {StreamHome.name: StreamHome}
+RABBITMQ_MANAGED: dict[str, type[RabbitHome]] = {ManagedHome.name: ManagedHome}
