@@ -90,7 +90,6 @@ class Forwarder(Sending):
         self._held_until = 0.0
         self._settled_at = 0.0
         self._after: Any = None
-        self._again_at = monotonic() + _RENEW
         self._tokens: set[Any] = set()
         self._done: list[Waiting] = []
         self._forwarded = 0
@@ -225,9 +224,7 @@ class Forwarder(Sending):
         now = monotonic()
         if self._queued >= TAKE_BYTES // 2 or now < self._looked_at + _LOOK:
             return
-        # what was committed late may lie before what was read
-        again = now >= self._again_at
-        after = None if again or not self._chunks else self._after
+        after = self._after if self._chunks else None
         waiting, after = self.store.read(after, TAKE_BYTES - self._queued, self._tokens)
         fresh = [each for each in waiting if each.token not in self._tokens]
         for each in fresh:
@@ -244,11 +241,8 @@ class Forwarder(Sending):
             self._queue(Chunk(0, len(frame), each.frame, now, kind, each))
         if fresh:
             self._active_at = now
-        if again:
-            self._again_at = now + _RENEW
-        else:
-            self._after = after if waiting else None
-            self._looked_at = self._looked_at if fresh else now
+        self._after = after if waiting else None
+        self._looked_at = self._looked_at if fresh else now
 
     def _take_settled(self) -> None:
         """Take the chunks at the front that have no open events for done."""

@@ -153,7 +153,7 @@ class LogStore(_Leased):
         return [self.log.change(batch)]
 
     def read(self, after: Any, limit: int, held: Collection[Any]) -> tuple[Sequence[Waiting], Any]:
-        return self.run(self.log.waiting, after, limit)
+        return self.run(self.log.waiting, after, limit, held)
 
     def settle(self, owner: str, version: Any, done: Sequence[Waiting], forwarded: int, refused: Sequence[Any]) -> Any:
         changes = [self._state.change([self._lease_write(owner, version)]), *refused]

@@ -25,7 +25,7 @@ from ..spi.database import (
 )
 from ..spi.operation import Operation
 from ..spi.pubsub import OutgoingBatch
-from ..spi.relay import Backlog, Waiting
+from ..spi.relay import Backlog, Waiting, choose
 from ..spi.sql import Sql, scan
 from ._relay_stores import RelayStore
 
@@ -118,11 +118,7 @@ class TableStore(RelayStore):
         most = 2 * len(held) + _PAGE
         page = f"LIMIT {most}" if has_limit else f"OFFSET 0 ROWS FETCH FIRST {most} ROWS ONLY"
         text = f"SELECT id, size FROM {_TABLE} WHERE target = :target ORDER BY id {page}"
-        chosen: list[int] = []
-        for id, size in self._rows(Query(self._sql(text), {"target": self._target})):
-            if id not in held and (limit > 0 or not chosen):
-                chosen.append(id)
-                limit -= size
+        chosen = choose(self._rows(Query(self._sql(text), {"target": self._target})), limit, held)
         waiting: list[Waiting] = []
         for names, ids in _named(chosen):
             query = self._sql(f"SELECT id, events, due, body FROM {_TABLE} WHERE id IN ({names}) ORDER BY id")

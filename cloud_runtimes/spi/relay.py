@@ -7,7 +7,7 @@ state (`StateDriver.oldest`), or rows of a table.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
@@ -29,6 +29,7 @@ __all__ = [
     "SpoolLog",
     "SpoolSettings",
     "Waiting",
+    "choose",
     "read_relay_name",
     "relay_name",
     "spool_settings",
@@ -75,6 +76,16 @@ class Waiting(NamedTuple):
     created_ms: int | None = None
 
 
+def choose(sizes: Iterable[Sequence[Any]], limit: int, held: Collection[Any]) -> list[Any]:
+    """Return the tokens, of pairs of tokens and sizes, that are not held and have ``limit`` bytes together; at least one where there is one."""
+    chosen: list[Any] = []
+    for token, size in sizes:
+        if token not in held and (limit > 0 or not chosen):
+            chosen.append(token)
+            limit -= size
+    return chosen
+
+
 class Backlog(NamedTuple):
     """Counts of what waits under a name.
 
@@ -109,13 +120,16 @@ class RelayLog(ABC):
         """Return events as a change for a transaction of the engine: they wait once it is committed."""
 
     @abstractmethod
-    def waiting(self, op: Operation, after: Any, limit: int, /) -> tuple[Sequence[Waiting], Any]:
+    def waiting(self, op: Operation, after: Any, limit: int, held: Collection[Any], /) -> tuple[Sequence[Waiting], Any]:
         """Return what waits, in the order of the commits as far as these waited for each other, and where to go on.
+
+        What is committed later may lie before what was returned, and must be returned before anything that its writer committed after it.
 
         Args:
             op: the operation.
             after: where an earlier call ended; ``None``: begin with the oldest.
             limit: bytes of frames that are enough; no call returns less than one frame where there is one.
+            held: tokens of what the caller has, who may get it again.
         """
 
     @abstractmethod

@@ -239,7 +239,7 @@ class Spool:
         if wait > 0 and (line.failures or not self._closing):
             return None if line.failures else wait
         signal, log, limit = line.signal, self._logs[line.signal], line.target.batch_bytes
-        waiting, _ = log.waiting(_operation(), None, 1 if line.alone else limit // 4)
+        waiting, _ = log.waiting(_operation(), None, 1 if line.alone else limit // 4, ())
         if not waiting:
             return None
         try:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support import Rounds
 from tests.support.pairs import pair
 from tests.support.waiting import in_threads
 
-WRITERS, EACH = 12, 20
+WRITERS = 12
 DATABASES = {
     "sqlite": lambda request, folder: f"sqlite:///{folder}/shop.db",
     "postgres": lambda request, folder: f"postgresql+psycopg{request.getfixturevalue('postgres_database')[10:]}",
@@ -45,25 +46,25 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
             yield client, lambda: client.state.transaction("orders")
 
 
-def test_each_keeps_its_order(opened: Opened) -> None:
+def test_each_keeps_its_order(opened: Opened, rounds: Rounds) -> None:
     """Though the transactions commit across each other."""
-    client, begin = opened
+    (client, begin), each = opened, rounds(20, 400)
 
     def write(writer: int) -> None:
-        for number in range(EACH):
+        for number in range(each):
             with begin() as tx:
                 tx.publish("bus", "orders", number, key=str(writer))
 
     seen: dict[str | None, list[int]] = {}
     with client.pubsub.subscribe("bus", "orders") as sub:
         in_threads(*[threading.Thread(target=write, args=(writer,)) for writer in range(WRITERS)])
-        for _ in range(WRITERS * EACH):
+        for _ in range(WRITERS * each):
             event = sub.receive(30)
             assert event is not None
             seen.setdefault(event.key, []).append(event.data)
             event.ack()
         assert sub.receive(0.3) is None
-    assert seen == {str(writer): list(range(EACH)) for writer in range(WRITERS)}
+    assert seen == {str(writer): list(range(each)) for writer in range(WRITERS)}
 
 
 def test_large_late_and_undone(opened: Opened) -> None:

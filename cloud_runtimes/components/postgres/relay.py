@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from ..._core.arguments import HIDDEN
 from ...spi.pubsub import OutgoingBatch
-from ...spi.relay import Backlog, RelayLog, Waiting
+from ...spi.relay import Backlog, RelayLog, Waiting, choose
 from .._log.claims import count_in
 from . import PostgresComponent
 from .changes import Call, PostgresChange
@@ -20,14 +20,12 @@ _ADD: Final = Statement(
     "INSERT INTO {schema}.relay (name, due, count, body) VALUES ($1, {schema}.now_ms() + $2, $3, $4)",
     "text int8 int4 bytea",
 )
-# in the order of their numbers, which the server gives once a transaction has the locks of its rows
-_READ: Final = Statement(
-    "SELECT id, count, due, body FROM (SELECT *, sum(length(body)) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) "
-    "AS before FROM (SELECT * FROM {schema}.relay WHERE name = $1 AND id > $2 ORDER BY id LIMIT $4) page) sized "
-    "WHERE coalesce(before, 0) < $3 ORDER BY id",
-    "text int8 int8 int8",
+_SIZES: Final = Statement(
+    "SELECT id, length(body) FROM {schema}.relay WHERE name = $1 ORDER BY id LIMIT $2", "text int8"
 )
+_READ: Final = Statement("SELECT id, count, due, body FROM {schema}.relay WHERE id = ANY ($1) ORDER BY id", "int8[]")
 _PAGE: Final = 4000
+"""Rows that are read at a time, beside as many as are held."""
 # a forwarder that stands still between its statements and COMMIT holds the row of its lease, which another has to take
 _IMPATIENT: Final = Statement("SELECT set_config('idle_in_transaction_session_timeout', '1000', true)")
 _REMOVE: Final = Statement("DELETE FROM {schema}.relay WHERE name = $1 AND id = ANY ($2)", "text int8[]")
@@ -50,10 +48,14 @@ class PostgresRelay(PostgresDriver, RelayLog):
         return _Calls(self.component, [(_ADD, (self.name, due, count_in(frame), frame)) for frame in batch.frames])
 
     def _waiting(
-        self, connection: Connection, after: int | None, limit: int, /
-    ) -> Flow[tuple[Sequence[Waiting], int | None]]:
-        rows = (yield from connection.execute(_READ, self.name, after or 0, limit, _PAGE)).rows
-        return [Waiting(id, body, count, due) for id, count, due, body in rows], rows[-1][0] if rows else after
+        self, connection: Connection, after: None, limit: int, held: Collection[int], /
+    ) -> Flow[tuple[Sequence[Waiting], None]]:
+        # From the first row on: a number is given before its commit, so others behind it may have been read by then.
+        sizes = (yield from connection.execute(_SIZES, self.name, 2 * len(held) + _PAGE)).rows
+        if not (chosen := choose(sizes, limit, held)):
+            return [], None
+        rows = (yield from connection.execute(_READ, chosen)).rows
+        return [Waiting(id, body, count, due) for id, count, due, body in rows], None
 
     waiting, waiting_async = on_connection(_waiting)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -63,7 +63,7 @@ class SqliteRelay(SpoolLog):
         return self.log.change(batch)
 
     def waiting(
-        self, op: Operation, after: Mapping[int, int] | None, limit: int, /
+        self, op: Operation, after: Mapping[int, int] | None, limit: int, held: Collection[int], /
     ) -> tuple[Sequence[Waiting], Mapping[int, int]]:
         wall = self._engine.clocks.wall_ms()
         last = dict(after or {})
