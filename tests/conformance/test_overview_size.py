@@ -85,7 +85,7 @@ class TestSize(Suite):
         def told() -> list[int | None]:
             return [each.topic.events for each in client.admin.overview().dead_letters]
 
-        assert until(lambda: told() == [LETTERS])  # a broker may count some seconds late
+        assert until(lambda: told() == [LETTERS], seconds=60)  # a broker may count some seconds late
         measured(client, 10, f"overview of {LETTERS:,} dead letters, {harness.name}", figure)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
@@ -14,8 +13,6 @@ from ...spi.rpc import RpcCall
 from .._net.http import Flow, FlowClient, document, tls
 from .settings import Address
 
-_PAGE: Final = 500
-"""Things that a page has; the server allows no more."""
 _COUNTS: Final = {"disable_stats": "true", "enable_queue_totals": "true"}
 """What asks for counts alone, which cost little, and which a server tells that collects no statistics either; not those of streams."""
 
@@ -54,13 +51,13 @@ class Management(FlowClient):
 
     def exchanges(self, begin: str) -> Flow[list[str]]:
         """Return the names of exchanges that begin so, in order."""
-        found = yield from self._pages("exchanges", begin, "name", _COUNTS)
+        found = yield from self._list("exchanges", begin, "name", _COUNTS)
         return [each["name"] for each in found]
 
     def queues(self, begin: str, *, streams: bool) -> Flow[dict[str, Counts]]:
         """Return queues whose names begin so, and with ``streams`` those too."""
         columns = "name,messages,messages_unacknowledged"
-        found = yield from self._pages("queues", begin, columns, {} if streams else _COUNTS)
+        found = yield from self._list("queues", begin, columns, {} if streams else _COUNTS)
         return {each["name"]: Counts(each.get("messages"), each.get("messages_unacknowledged")) for each in found}
 
     def consumers(self) -> Flow[list[tuple[str, str, str | None]] | None]:
@@ -77,15 +74,10 @@ class Management(FlowClient):
         found = yield from self._get(path, {"columns": "routing_key"}, absent=404)
         return {each["routing_key"] for each in found or ()}
 
-    def _pages(self, kind: str, begin: str, columns: str, more: dict[str, str]) -> Flow[list[dict[str, Any]]]:
-        found: list[dict[str, Any]] = []
-        page = count = 1
-        query = {"name": f"^{re.escape(begin)}", "use_regex": "true", "sort": "name", "columns": columns, **more}
-        while page <= count:
-            answer = yield from self._get(f"{kind}/{{vhost}}", {**query, "page": page, "page_size": _PAGE})
-            found += answer["items"]
-            page, count = page + 1, answer["page_count"]
-        return found
+    def _list(self, kind: str, begin: str, columns: str, more: dict[str, str]) -> Flow[list[dict[str, Any]]]:
+        """Return what begins so, in order. A page of it would cost the server as much as all of the virtual host."""
+        found = yield from self._get(f"{kind}/{{vhost}}", {"columns": columns, **more})
+        return sorted((each for each in found if each["name"].startswith(begin)), key=lambda each: str(each["name"]))
 
     def _get(self, path: str, query: dict[str, Any], *, absent: int | None = None) -> Flow[Any]:
         """Return the answer to a request; ``None``: its status is ``absent``."""

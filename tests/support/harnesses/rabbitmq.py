@@ -98,6 +98,9 @@ class ManagedQueues(RabbitHome):
         super().__init__(url)
         self.home |= {"management": management_of(url), "groups": [], "unrouted": "drop"}
 
+    def store(self, kind: str = "store") -> str:
+        return "bus"
+
     def config(self) -> dict[str, Any]:
         return {"capa": {"home": f":memory:{self.prefix}"}, "pubsub": {"bus": {"component": "rabbitmq", **self.home}}}
 
