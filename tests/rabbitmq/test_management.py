@@ -153,16 +153,23 @@ class Another(HttpServer):
     def answered(self, method: str, path: str, headers: Any, body: bytes) -> Answer | None:
         if path.startswith("/down/"):
             return 503, b"{}", ()
-        return (200, b"<html>", ()) if path.startswith("/page/") else (404, b"{}", ())
+        pages = {"page": b"<html>", "api": b'{"error": "not_found"}'}
+        page = pages.get(path.split("/")[1])
+        return (404, b"{}", ()) if page is None else (200, page, ())
 
 
 def test_another_server_at_its_address(managed: ManagedQueues, api: Api) -> None:
     with closing(Another()) as server:
-        for path, error in (("page", NotFoundError), ("down", UnavailableError), ("absent", NotFoundError)):
-            managed.home["management"] = f"{server.url}/{path}"
+        for path, error in (
+            ("/page", NotFoundError),
+            ("/down", UnavailableError),
+            ("/absent", NotFoundError),
+            ("", NotFoundError),
+        ):
+            managed.home["management"] = f"{server.url}{path}"
             with pytest.raises(error, match="management"):
                 api.call(managed.client().admin, "topics", "bus")
-    managed.home["management"] = server.url
+    managed.home["management"] = f"{server.url}/gone"  # no connection is there yet
     with pytest.raises(UnavailableError, match="cannot be reached"):
         api.call(managed.client().admin, "topics", "bus")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
@@ -19,36 +19,28 @@ KEEP_EVERY: Final = 3600.0
 
 def pause(topics: Topics, op: Operation, topic: str, group: str, paused: bool) -> None:
     """Note that a group is paused, or that it is not."""
-    place = TopicPartition(topics.name(topic), 0, int(paused))
+    asked = ConsumerGroupTopicPartitions(
+        topics.group(group) + PAUSED, [TopicPartition(topics.name(topic), 0, int(paused))]
+    )
 
     def ask(remaining: float) -> None:
-        asked = ConsumerGroupTopicPartitions(topics.group(group) + PAUSED, [place])
-        _raise_failures(*topics.of_coordinators(remaining, "alter_consumer_group_offsets", asked))
+        (told,) = topics.of_coordinators(remaining, "alter_consumer_group_offsets", asked)
+        for each in told.topic_partitions or ():
+            if each.error is not None:
+                raise KafkaException(each.error)
 
-    _asked(topics, op, topic, ask)
+    try:
+        patiently(ask, seconds_left(op))
+    except KafkaException as error:
+        raise map_error(topics.where, error.args[0], topic) from error
 
 
 def is_paused(topics: Topics, op: Operation, topic: str, group: str) -> bool:
     """Return whether a group is paused."""
-    place = TopicPartition(topics.name(topic), 0)
-
-    def ask(remaining: float) -> bool:
-        asked = ConsumerGroupTopicPartitions(topics.group(group) + PAUSED, [place])
-        (told,) = topics.of_coordinators(remaining, "list_consumer_group_offsets", asked)
-        _raise_failures(told)
-        return any(each.offset == 1 for each in told.topic_partitions)
-
-    return bool(_asked(topics, op, topic, ask))
-
-
-def _raise_failures(told: ConsumerGroupTopicPartitions) -> None:
-    for each in told.topic_partitions or ():
-        if each.error is not None:
-            raise KafkaException(each.error)
-
-
-def _asked(topics: Topics, op: Operation, topic: str, ask: Any) -> Any:
     try:
-        return patiently(ask, seconds_left(op))
+        (place,) = topics.standing(
+            topics.group(group) + PAUSED, [TopicPartition(topics.name(topic), 0)], seconds_left(op)
+        )
     except KafkaException as error:
         raise map_error(topics.where, error.args[0], topic) from error
+    return place.offset == 1

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2s
 from typing import Any, Final, TypeAlias, TypeVar
 
 import confluent_kafka.admin
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from ..._core import fork
+from ..._core.threads import Mutex
 from ...errors import NotFoundError
 from ...spi.broker.policy import LATEST
 from ...spi.operation import Operation
@@ -54,6 +63,8 @@ BEGINS: Final = ".begins"
 NOTES: Final = PAUSED, BEGINS
 """Suffixes of groups without members, whose positions note something of the group that they are named for: Kafka keeps nothing else of one, and takes its positions from its members alone while it has some."""
 _START: Final = "share.auto.offset.reset"
+_READERS: Final = 32
+"""Groups for which a consumer is kept that asks where they stand."""
 _NONE: Final = -1001
 """The offset of a group that has committed none."""
 
@@ -74,6 +85,8 @@ class Topics:
         self.removals = Removals(settings, self)
         self._existing: set[str] = set()
         self._admin: Any = None
+        self._readers: OrderedDict[str, Consumer] = OrderedDict()
+        self._reading = Mutex()
         self._last_error: KafkaError | None = None
         fork.register(self)
 
@@ -107,8 +120,11 @@ class Topics:
 
     def forked(self) -> None:
         """In a forked child: the threads of the parent's client are not there."""
-        keep(self._admin)
+        for each in (self._admin, *self._readers.values()):
+            keep(each)
         self._admin = None
+        self._readers = OrderedDict()
+        self._reading = Mutex()
 
     def ensure(self, op: Operation, names: Iterable[str], partitions: int = 0, **config: str) -> None:
         """See that topics are there, or make them, with so many partitions.
@@ -204,6 +220,37 @@ class Topics:
 
     # -- groups -----------------------------------------------------------
 
+    def standing(self, group: str, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
+        """Return where a group stands in partitions.
+
+        A consumer asks, which does not join. librdkafka ends the process of an ``AdminClient`` whose request reaches a broker that is not the group's coordinator any more, as when brokers restart (2.16). A group that is not there needs no consumer.
+
+        Raises:
+            KafkaException: of one it is not known, in so many seconds.
+        """
+        end = time.monotonic() + timeout
+        with self._reading:
+            reader = self._readers.get(group)
+            if reader is not None:
+                self._readers.move_to_end(group)
+        if reader is None:
+            (told,) = patiently(lambda left: self.of_coordinators(left, "describe_consumer_groups", group), timeout)
+            if told.state is ConsumerGroupState.DEAD:
+                return [TopicPartition(each.topic, each.partition) for each in partitions]
+            reader = self._reader(group)
+        return committed(reader, partitions, max(0.01, end - time.monotonic()))
+
+    def _reader(self, group: str) -> Consumer:
+        """Return a consumer that asks for a group; the one that was needed least lately goes."""
+        with self._reading:
+            if group not in self._readers:
+                self._readers[group] = client(
+                    Consumer, self._settings, {"group.id": group, "enable.auto.commit": False}
+                )
+            while len(self._readers) > _READERS:
+                self._readers.popitem(last=False)
+            return self._readers[group]
+
     def begin(self, op: Operation, consumer: Consumer, group: str, topic: str, begins: int | None, note: Note) -> None:
         """Give a group that has no position in a topic one, so that it misses nothing from now on. ``begins``: see `begins_at`.
 
@@ -258,12 +305,8 @@ class Topics:
         if not wanted:
             return {}
 
-        def ask(remaining: float) -> list[TopicPartition]:
-            asked = ConsumerGroupTopicPartitions(group + BEGINS, wanted)
-            (told,) = self.of_coordinators(remaining, "list_consumer_group_offsets", asked)
-            return list(told.topic_partitions)
-
-        return {each.partition: each for each in patiently(ask, seconds_left(op)) if each.offset >= 0}
+        found = self.standing(group + BEGINS, wanted, seconds_left(op))
+        return {each.partition: each for each in found if each.offset >= 0}
 
     def share_group(self, op: Operation, name: str) -> dict[str, str]:
         """See that a share group that is new misses nothing from now on, and return its settings."""
@@ -365,14 +408,8 @@ class Topics:
         if there is None:
             return None
         wanted = [TopicPartition(topic, each) for each in there.partitions]
-
-        def ask(remaining: float) -> list[TopicPartition]:
-            asked = ConsumerGroupTopicPartitions(group, wanted)
-            (told,) = self.of_coordinators(remaining, "list_consumer_group_offsets", asked)
-            return list(told.topic_partitions)
-
         try:
-            positions = patiently(ask, seconds_left(op))
+            positions = self.standing(group, wanted, seconds_left(op))
         except KafkaException as error:
             raise map_error(self.where, error.args[0], topic) from error
         if len(uncommitted(positions)) == len(positions) and not begun:

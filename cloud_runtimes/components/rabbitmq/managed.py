@@ -124,7 +124,7 @@ class ManagedAdmin(RabbitmqAdmin):
         groups = [(group, _MEMBERS in parts) for (_, group), parts in found.items()]
         events = sum(self._unused(op, topic, group, ordered) for group, ordered in groups)
         if topology.streams:
-            (events,) = [each.events or 0 for each in self.topics(op, topic, 1)]
+            events = sum(each.events or 0 for each in self.topics(op, topic, 1) if each.name == topic)
         if not dry_run:
             for group, ordered in groups:
                 run(op, topology.delete(topic, group, ordered))

@@ -62,7 +62,7 @@ class Management(FlowClient):
 
     def consumers(self) -> Flow[list[tuple[str, str, str | None]] | None]:
         """Return the consumers: of which queue, over which connection, from which host; ``None``: the server collects no statistics."""
-        found = yield from self._get("consumers", {}, absent=400)
+        found = yield from self._get("consumers/{vhost}", {}, absent=400)
         if found is None:
             return None
         about = [(each["queue"]["name"], each.get("channel_details") or {}) for each in found]
@@ -80,7 +80,7 @@ class Management(FlowClient):
         return sorted((each for each in found if each["name"].startswith(begin)), key=lambda each: str(each["name"]))
 
     def _get(self, path: str, query: dict[str, Any], *, absent: int | None = None) -> Flow[Any]:
-        """Return the answer to a request; ``None``: its status is ``absent``."""
+        """Return the list that answers a request; ``None``: its status is ``absent``."""
         path = f"api/{path.replace('{vhost}', quote(self._vhost, safe=''))}"
         reply = yield RpcCall(path, path, "GET", b"", None, self._headers, urlencode(query))
         if reply.status == absent:
@@ -93,7 +93,7 @@ class Management(FlowClient):
         if reply.status == 403:
             raise PermissionDeniedError(f"{self.where}: the user {self._user!r} may not see {self._vhost!r}")
         found = document(reply.data) if reply.status == 200 else None
-        if reply.status == 404 or (reply.status == 200 and found is None):
+        if reply.status == 404 or (reply.status == 200 and not isinstance(found, list)):
             raise NotFoundError(
                 f"{self.where}: there is no virtual host {self._vhost!r}, or this is no management interface: "
                 "rabbitmq-plugins enable rabbitmq_management adds one"
