@@ -27,7 +27,7 @@ RATE = 20_000
 KILLS = 5
 
 
-@pytest.mark.promise("B4")
+@pytest.mark.promise("B4", figure="a broker away")
 def test_a_broker_away(tmp_path: Path, rounds: Rounds, figure: Figure) -> None:
     seconds, chance = rounds(6, 3600), random.Random()
     memory: list[int] = []
