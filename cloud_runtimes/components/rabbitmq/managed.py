@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MEMBERS: Final = "members"
 _Parts: TypeAlias = dict[str, Counts]
-"""What the queues of a group have, by `Topology.part`."""
+"""Counts of the queues of a group, by `Topology.part`."""
 _NOTHING: Final[_Parts] = {}
 
 

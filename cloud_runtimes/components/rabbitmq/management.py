@@ -14,11 +14,11 @@ from .._net.http import Flow, FlowClient, document, tls
 from .settings import Address
 
 _COUNTS: Final = {"disable_stats": "true", "enable_queue_totals": "true"}
-"""What asks for counts alone, which cost little, and which a server tells that collects no statistics either; not those of streams."""
+"""Parameters that ask for counts alone. They cost little, and a server without statistics tells them too, but not those of streams."""
 
 
 class Counts(NamedTuple):
-    """What a queue has, as far as the server has looked.
+    """Messages of a queue, as far as the server has looked.
 
     Attributes:
         messages: that it has.
