@@ -61,6 +61,9 @@ def test_topics_and_groups_of_queues(managed: ManagedQueues, api: Api) -> None:
         plain, keyed = api.call(client.admin, "groups", "bus", topic)
         assert ((plain.order, plain.paused), (keyed.order, keyed.paused)) == (("", False), ("key", True))
         assert until(lambda: [len(each.members or ()) for each in client.admin.groups("bus", topic)] == [1, 1])
+        assert until(
+            lambda: [each.members for each in client.admin.groups("bus", "orders")] != [()]
+        )  # each is told by itself
         ((member,),) = [each.members for each in client.admin.groups("bus", "orders")]
         assert member.host == "127.0.0.1"
         backlogs = [each.group for each in client.admin.overview().groups]

@@ -247,9 +247,10 @@ class Topics:
                 self._readers[group] = client(
                     Consumer, self._settings, {"group.id": group, "enable.auto.commit": False}
                 )
-            while len(self._readers) > _READERS:
-                self._readers.popitem(last=False)
-            return self._readers[group]
+            reader = self._readers[group]
+            gone = [self._readers.popitem(last=False) for _ in range(len(self._readers) - _READERS)]
+        del gone  # outside of the lock, since its end may wait for threads of librdkafka
+        return reader
 
     def begin(self, op: Operation, consumer: Consumer, group: str, topic: str, begins: int | None, note: Note) -> None:
         """Give a group that has no position in a topic one, so that it misses nothing from now on. ``begins``: see `begins_at`.

@@ -259,8 +259,10 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
         return Publish(self.message(due, self.topology.gone(topic), about, b"", mandatory=True), 1, due)
 
     def admin(self) -> PubSubAdmin:
-        from .admin import RabbitmqAdmin
+        if (management := self.component.engine.management) is None:
+            from .admin import RabbitmqAdmin
+
+            return RabbitmqAdmin(self)
         from .managed import ManagedAdmin
 
-        management = self.component.engine.management
-        return RabbitmqAdmin(self) if management is None else ManagedAdmin(self, management)
+        return ManagedAdmin(self, management)
