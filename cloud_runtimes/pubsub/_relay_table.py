@@ -68,7 +68,8 @@ class TableStore(RelayStore):
         self._is_ready = self._has_leases = False
 
     def _sql(self, text: str) -> Sql:
-        return scan(text, mysql=self._driver.mysql)
+        """Scan a statement, whose names are quoted: some databases make others of plain ones, or reserve them."""
+        return scan(text.replace('"', "`") if self._driver.mysql else text, mysql=self._driver.mysql)
 
     def _execute(self, text: str, **parameters: Any) -> Execute:
         return Execute(self._sql(text), parameters)
@@ -83,7 +84,7 @@ class TableStore(RelayStore):
             return [(False, self._execute(_ON_SQLITE))]
         statements: list[tuple[bool, Statement]] = [(True, CreateTable(_TABLE, _COLUMNS))]
         if self._driver.mysql:  # else of 64 KiB
-            statements.append((True, self._execute(f"ALTER TABLE {_TABLE} MODIFY body LONGBLOB NOT NULL")))
+            statements.append((True, self._execute(f'ALTER TABLE "{_TABLE}" MODIFY "body" LONGBLOB NOT NULL')))
         return statements
 
     def add(self, batch: OutgoingBatch) -> Sequence[EventRow]:
@@ -117,11 +118,13 @@ class TableStore(RelayStore):
         # as many as are held and a page more: to read those again then costs no more than what is new
         most = 2 * len(held) + _PAGE
         page = f"LIMIT {most}" if has_limit else f"OFFSET 0 ROWS FETCH FIRST {most} ROWS ONLY"
-        text = f"SELECT id, size FROM {_TABLE} WHERE target = :target ORDER BY id {page}"
+        text = f'SELECT "id", "size" FROM "{_TABLE}" WHERE "target" = :target ORDER BY "id" {page}'
         chosen = choose(self._rows(Query(self._sql(text), {"target": self._target})), limit, held)
         waiting: list[Waiting] = []
         for names, ids in _named(chosen):
-            query = self._sql(f"SELECT id, events, due, body FROM {_TABLE} WHERE id IN ({names}) ORDER BY id")
+            query = self._sql(
+                f'SELECT "id", "events", "due", "body" FROM "{_TABLE}" WHERE "id" IN ({names}) ORDER BY "id"'
+            )
             waiting += [
                 Waiting(id, bytes(body), events, due) for id, events, due, body in self._rows(Query(query, ids))
             ]
@@ -129,7 +132,7 @@ class TableStore(RelayStore):
 
     def lease(self) -> tuple[str, Any] | None:
         query = Query(
-            self._sql(f"SELECT owner, version FROM {_LEASES} WHERE target = :target"), {"target": self._target}
+            self._sql(f'SELECT "owner", "version" FROM "{_LEASES}" WHERE "target" = :target'), {"target": self._target}
         )
         rows = self._rows(query)
         return (rows[0][0], rows[0][1]) if rows else None
@@ -148,7 +151,7 @@ class TableStore(RelayStore):
         try:
             following = None if lease is None else self._take(op, session, *lease)
             for names, ids in _named(done):
-                session.run(op, self._execute(f"DELETE FROM {_TABLE} WHERE id IN ({names})", **ids))
+                session.run(op, self._execute(f'DELETE FROM "{_TABLE}" WHERE "id" IN ({names})', **ids))
             for each in added:
                 session.run(op, each.insert)
             session.commit(op)
@@ -167,7 +170,7 @@ class TableStore(RelayStore):
         result = session.run(
             op,
             self._execute(
-                f"UPDATE {_LEASES} SET owner = :owner, version = :next WHERE target = :target AND version = :version",
+                f'UPDATE "{_LEASES}" SET "owner" = :owner, "version" = :next WHERE "target" = :target AND "version" = :version',
                 owner=owner,
                 next=version + 1,
                 target=self._target,
@@ -179,17 +182,20 @@ class TableStore(RelayStore):
         return version + 1
 
     def release(self, version: Any) -> None:
-        text = f"DELETE FROM {_LEASES} WHERE target = :target AND version = :version"
+        text = f'DELETE FROM "{_LEASES}" WHERE "target" = :target AND "version" = :version'
         self.run(self._driver.run, self._execute(text, target=self._target, version=version))
 
     def names(self) -> list[str]:
         """Return the hidden names of the table; none where it is not there."""
         if _TABLE not in cast("list[str]", self.run(self._driver.run, ListTables())):
             return []
-        return [name for (name,) in self._rows(Query(self._sql(f"SELECT DISTINCT name FROM {_TABLE}"), {}))]
+        # Oracle compares no long texts, so it tells none apart either
+        first = f'SELECT MIN("id") FROM "{_TABLE}" GROUP BY "target"'
+        text = f'SELECT "name" FROM "{_TABLE}" WHERE "id" IN ({first})'
+        return [name for (name,) in self._rows(Query(self._sql(text), {}))]
 
     def backlog(self) -> Backlog:
-        text = f"SELECT SUM(events), SUM(size), MIN(created) FROM {_TABLE} WHERE target = :target"
+        text = f'SELECT SUM("events"), SUM("size"), MIN("created") FROM "{_TABLE}" WHERE "target" = :target'
         ((events, size, oldest),) = self._rows(Query(self._sql(text), {"target": self._target}))
         return Backlog(int(events or 0), int(size or 0), oldest)
 

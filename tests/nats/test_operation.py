@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -15,6 +16,7 @@ from cloud_runtimes.components.nats import NatsComponent
 from cloud_runtimes.errors import NotFoundError, PermissionDeniedError
 from tests.support import Make
 from tests.support.nats import Serve
+from tests.support.nats_other import Other
 from tests.support.ports import reserved_port
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "move-to-nats.md"
@@ -80,3 +82,13 @@ def test_the_accounts_of_the_guide(served: Serve, client: Make) -> None:
         server.start()
         with client(shop, ensure="check") as one:
             assert one.state.get("s", "order") == {"total": 1}
+
+
+@pytest.mark.parametrize(("limits", "most"), [("enabled", 100_000), ("{max_consumers: 50}", -1)])
+def test_a_stream_takes_as_many_groups_as_its_account(limits: str, most: int, served: Serve, client: Make) -> None:
+    account = f"{{jetstream: {limits}, users: [{{user: a, password: a}}]}}"
+    text = f"listen: 0.0.0.0:4222\nno_auth_user: a\njetstream {{store_dir: /var/lib/nats}}\naccounts {{A: {account}}}\n"
+    server = served(text=text)
+    with client(server.url) as one, closing(Other(server.port, "cr")) as other:
+        one.pubsub.publish("bus", "orders", 1)
+        assert other.api("STREAM.INFO")["config"]["max_consumers"] == most

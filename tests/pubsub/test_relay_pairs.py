@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
         yield config
 
 
-def start(config: dict[str, Any], *arguments: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.pubsub.relaying", json.dumps(config), *map(str, arguments)]
+def start(config: dict[str, Any], *arguments: object, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    command = [*prefix, sys.executable, "-m", "tests.pubsub.relaying", json.dumps(config), *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.sqlalchemy import driver as sql_driver
 from tests.support import Rounds
 from tests.support.pairs import pair
 from tests.support.waiting import in_threads
@@ -26,12 +27,15 @@ Opened = tuple[CloudRuntimesClient, Callable[[], Any]]
 @pytest.fixture(
     params=[
         *(f"database {name}" for name in DATABASES),
+        "database postgres oracle.db",  # by the statements that Oracle and SQL Server get
         *(f"state {name}" for name in ("sqlite", "postgres", "redis", "nats", "etcd")),
     ]
 )
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
     """A client whose events go to an embedded home, and what begins a transaction of the store where they wait."""
-    service, _, engine = request.param.partition(" ")
+    service, engine, *told = request.param.split()
+    if told:
+        monkeypatch.setitem(sql_driver._SYSTEMS, "postgresql", *told)
     if service == "database":
         # as many writers as connections
         table = {"component": "sqlalchemy", "url": DATABASES[engine](request, tmp_path), "pool_size": WRITERS}

@@ -58,13 +58,21 @@ class KafkaServer(Server):
     """
 
     def __init__(
-        self, resources: ExitStack, number: int, controllers: list[int], options: dict[str, Any], *, proxied: bool
+        self,
+        resources: ExitStack,
+        number: int,
+        controllers: list[int],
+        options: dict[str, Any],
+        *,
+        proxied: bool,
+        heap: str,
     ) -> None:
         super().__init__(resources, "kafka")
         self.url = f"127.0.0.1:{self.port}"
         self.proxy = resources.enter_context(FaultProxy(self.port)) if proxied else None
         count = len(controllers)
         self._starts = 0
+        self._java = ("java", f"-Xmx{heap}", *_SMALL, "-cp", _classes())
         secure = resources.enter_context(reserved_port())
         self.secure = f"localhost:{secure}"
         self.controller = controllers[number]
@@ -113,14 +121,14 @@ class KafkaServer(Server):
         text = "".join(f"{name}={value}\n" for name, value in self._options.items())
         (self.folder / "server.properties").write_text(text)
         user = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
-        command = ["java", *_SMALL, "-cp", _classes(), "kafka.tools.StorageTool", "format", "-t", cluster, "-S", user]
+        command = [*self._java, "kafka.tools.StorageTool", "format", "-t", cluster, "-S", user]
         command += [part for each in features for part in ("-f", each)]
         subprocess.run([*command, "-c", self.folder / "server.properties"], check=True, capture_output=True)
 
     def begin(self) -> None:
         """Start it without waiting."""
         self._starts += 1
-        self.spawn("java", *_SMALL, "-cp", _classes(), "kafka.Kafka", self.folder / "server.properties")
+        self.spawn(*self._java, "kafka.Kafka", self.folder / "server.properties")
 
     def wait(self) -> None:
         """Wait until it answers."""
@@ -142,19 +150,21 @@ class KafkaServer(Server):
         self.wait_until(ready, 240)
 
 
-_SMALL = ("-Xmx320m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
+_SMALL = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
 
 
 @contextmanager
-def serve(*, proxied: bool = False, features: Sequence[str] = (), **options: Any) -> Iterator[KafkaServer]:
+def serve(
+    *, proxied: bool = False, features: Sequence[str] = (), heap: str = "320m", **options: Any
+) -> Iterator[KafkaServer]:
     """Run a broker until the block ends; ``options`` are its properties, with ``_`` for ``.``. ``features``: see `KafkaServer.format`."""
-    with serve_cluster(1, proxied=proxied, features=features, **options) as (server,):
+    with serve_cluster(1, proxied=proxied, features=features, heap=heap, **options) as (server,):
         yield server
 
 
 @contextmanager
 def serve_cluster(
-    count: int = 3, *, proxied: bool = False, features: Sequence[str] = (), **options: Any
+    count: int = 3, *, proxied: bool = False, features: Sequence[str] = (), heap: str = "320m", **options: Any
 ) -> Iterator[list[KafkaServer]]:
     """Run brokers of one cluster until the block ends."""
     _classes()
@@ -163,7 +173,9 @@ def serve_cluster(
     given = {name.replace("_", "."): value for name, value in options.items()}
     with ExitStack() as resources:
         controllers = [resources.enter_context(reserved_port()) for _ in range(count)]
-        servers = [KafkaServer(resources, number, controllers, given, proxied=proxied) for number in range(count)]
+        servers = [
+            KafkaServer(resources, number, controllers, given, proxied=proxied, heap=heap) for number in range(count)
+        ]
         for server in servers:
             server.format(cluster, features)
             server.begin()

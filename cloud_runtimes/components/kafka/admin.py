@@ -18,10 +18,11 @@ from ...spi.operation import Operation
 from ...spi.pubsub import Delivery
 from .backlogs import Backlogs
 from .browse import events, read
+from .cluster import seconds_left
 from .ledger import Ledger
 from .librdkafka import map_error
 from .removals import ALL, SUFFIX, Parts
-from .topics import NOTES, REDRIVEN, seconds_left
+from .topics import NOTES, REDRIVEN
 
 if TYPE_CHECKING:
     from . import KafkaComponent
@@ -150,9 +151,9 @@ class KafkaAdmin(PubSubAdmin):
                 raise UnsupportedError(f"kafka {self._topics.where}: a share group does not tell what it has settled")
             return self._unsettled(op, topic, group, limit)
         name = self._topics.name(topic)
-        if (there := self._topics.metadata(op).topics.get(name)) is None:
+        if (partitions := self._topics.there(op, name).get(name)) is None:
             return []
-        begin, end = self._topics.bounds(op, name, there.partitions)
+        begin, end = self._topics.bounds(op, name, partitions)
         removed = self._topics.removals.of(op, name)
         more = max(map(len, removed.values()), default=0)
         offsets, after = begin, None

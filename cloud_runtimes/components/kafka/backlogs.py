@@ -16,9 +16,10 @@ from ...spi.admin import GroupInfo
 from ...spi.broker.showing import time_of
 from ...spi.operation import Operation
 from .browse import Place, events, first
+from .cluster import uncommitted
 from .ledger import Ledger
 from .removals import SUFFIX
-from .topics import NOTES, PAUSED, uncommitted
+from .topics import NOTES, PAUSED
 
 if TYPE_CHECKING:
     from .settings import KafkaSettings

@@ -27,8 +27,13 @@ _READER: Final = {
     "fetch.wait.max.ms": 50,
 }
 
-_FIRST: Final = {**_READER, "fetch.message.max.bytes": 65536, "queued.min.messages": 1}
-_AT_ONCE: Final = 200
+_FIRST: Final = {
+    **_READER,
+    "fetch.message.max.bytes": 16384,
+    "queued.min.messages": 1,
+    "fetch.queue.backoff.ms": 10,  # else it asks no partition for a second while there are messages of others
+}
+_AT_ONCE: Final = 1000
 """Partitions of which the first messages are read together."""
 
 

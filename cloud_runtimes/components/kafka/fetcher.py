@@ -16,13 +16,14 @@ from ..._core.threads import Background
 from ...errors import CloudRuntimesError, ConflictError, InternalError, NotFoundError, UnavailableError
 from ...spi.broker.policy import POLL
 from ...spi.operation import Operation
+from .cluster import committed, uncommitted
 from .fetched import Fetched, Origin
 from .ledger import Ledger
 from .librdkafka import client, keep, map_error
 from .messages import Run, runs
 from .removals import SUFFIX
 from .settings import KafkaSettings
-from .topics import REDRIVEN, Topics, committed, uncommitted
+from .topics import REDRIVEN, Topics
 
 SLICE: Final = 0.05
 _SOON: Final = 0.01
@@ -349,10 +350,10 @@ class Fetcher:
         if self._topics.knows(redriven):
             with suppress(NotFoundError):  # another has deleted it
                 self._topics.partitions(op, redriven)
-        there = self._topics.metadata(op).topics
+        there = self._topics.there(op, redriven, self._topic)
         if redriven not in there or self._topic not in there:
             return
-        count, parts = len(there[self._topic].partitions), there[redriven].partitions
+        count, parts = len(there[self._topic]), there[redriven]
         for each in partitions:
             those = [TopicPartition(redriven, one) for one in parts if one % count == each.partition]
             self._redriven[each.topic, each.partition] = those

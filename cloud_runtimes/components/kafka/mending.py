@@ -23,13 +23,14 @@ from ...spi.events import EventRecord
 from ...spi.operation import Operation
 from ...spi.pubsub import Delivery
 from .admin import KafkaAdmin
+from .cluster import patiently, seconds_left
 from .ledger import GONE, ORDERED, Ledger
 from .librdkafka import MISSING, client, map_error
 from .messages import PAST, Writer
 from .pausing import pause
 from .producer import Outgoing
 from .removals import SUFFIX
-from .topics import BEGINS, patiently, seconds_left
+from .topics import BEGINS
 
 if TYPE_CHECKING:
     from . import KafkaComponent
@@ -50,12 +51,12 @@ class KafkaMender(KafkaAdmin):
 
     def remove(self, op: Operation, topic: str, letters: Sequence[Delivery], to: Target | None, /) -> int:
         name = self._topics.name(topic)
-        if name not in self._topics.metadata(op).topics:
+        if (partitions := self._topics.there(op, name).get(name)) is None:
             return 0
         sent = [sent_back(record, to) for record, *_ in letters] if to else []
         goes = {target: self._target(op, *target) for target in dict(sent)}
         claim = self._topics.removals.claim(op, self._producer, name, goes.values())
-        begin, _ = self._topics.bounds(op, name, self._topics.metadata(op).topics[name].partitions)
+        begin, _ = self._topics.bounds(op, name, partitions)
         copies: dict[str, list[Outgoing]] = {}
         removed, count = set(), 0
         for number, (record, (offsets, partition, index, length), *_) in enumerate(letters):
@@ -90,9 +91,9 @@ class KafkaMender(KafkaAdmin):
 
     def purge(self, op: Operation, topic: str, before: datetime | None, dry_run: bool, /) -> int:
         name = self._topics.name(topic)
-        if (there := self._topics.metadata(op).topics.get(name)) is None:
+        if (partitions := self._topics.there(op, name).get(name)) is None:
             return 0
-        begin, end = self._topics.bounds(op, name, there.partitions)
+        begin, end = self._topics.bounds(op, name, partitions)
         upto = end if before is None else self._topics.since(op, name, end, milliseconds(before))
         count = self._kept(op, name, begin, upto)
         if not dry_run:
@@ -174,9 +175,9 @@ class KafkaMender(KafkaAdmin):
 
     def delete_topic(self, op: Operation, topic: str, dry_run: bool, /) -> int | None:
         name = self._topics.name(topic)
-        if (there := self._topics.metadata(op).topics.get(name)) is None:
+        if (partitions := self._topics.there(op, name).get(name)) is None:
             return None
-        count = self._kept(op, name, *self._topics.bounds(op, name, there.partitions))
+        count = self._kept(op, name, *self._topics.bounds(op, name, partitions))
         groups = [info.name for info in self.groups(op, topic)]
         for group in groups:
             self._check_unused(op, topic, group)
@@ -226,7 +227,7 @@ class KafkaMender(KafkaAdmin):
             self._settled(partial(future.result, seconds_left(op)))
         for name in names:
             self._topics.forget(name)
-        while not self._topics.metadata(op).topics.keys().isdisjoint(names):
+        while self._topics.there(op, *names):
             if op.remaining() == 0.0:
                 raise op.timed_out(f"kafka {self._topics.where}")
             time.sleep(_STEP)

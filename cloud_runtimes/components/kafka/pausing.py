@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
 from ...spi.operation import Operation
+from .cluster import patiently, seconds_left
 from .librdkafka import map_error
-from .topics import PAUSED, patiently, seconds_left
+from .topics import PAUSED
 
 if TYPE_CHECKING:
     from .topics import Topics

@@ -92,7 +92,7 @@ class Removals:
 
     def of(self, op: Operation, name: str) -> Parts:
         """Return what is removed of a topic."""
-        if name + SUFFIX not in self._topics.metadata(op).topics:
+        if not self._topics.there(op, name + SUFFIX):
             return {}
         return self._removed(op, self._read(op, name), self._id(op, name))
 
@@ -169,7 +169,7 @@ class Removals:
     def _removed(self, op: Operation, journal: _Journal, topic_id: str) -> Parts:
         """Return what is removed, with what has copies of removals that are not finished."""
         removed = journal.removed if journal.topic_id == topic_id else {}
-        there = self._topics.metadata(op).topics if journal.unfinished else {}
+        there = self._topics.there(op, *{target for _, copies in journal.unfinished for target in copies})
         for claimed_at, copies in journal.unfinished:
             for target, since in copies.items():
                 if target in there:

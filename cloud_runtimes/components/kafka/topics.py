@@ -4,91 +4,58 @@ from __future__ import annotations
 
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2s
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import confluent_kafka.admin
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
 
-from ..._core import fork
-from ..._core.threads import Mutex
 from ...errors import NotFoundError
 from ...spi.broker.policy import LATEST
 from ...spi.operation import Operation
-from .ledger import GONE, Ledger
-from .librdkafka import MISSING, OLD, client, keep, map_error, without_shares
+from .cluster import Cluster, committed, patiently, seconds_left, uncommitted
+from .ledger import Ledger
+from .librdkafka import MISSING, OLD, map_error, without_shares
 from .removals import Removals
 from .settings import KafkaSettings
 
-T = TypeVar("T")
 Note: TypeAlias = Callable[[bool], str]
 """Gets whether a group has the order of keys; returns what is noted with its new positions."""
 _admin: Final[Any] = confluent_kafka.admin  # its types are incomplete
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,240}")
 _LONGEST: Final = 200
-_STEP: Final = 30.0
-_HOUR: Final = 3600.0
-"""Seconds that a request may take at most, for librdkafka."""
-_FIRST: Final = 0.5
 _NEWS: Final = 5.0
 """Seconds in which all brokers learn of a topic that was made."""
 _IN_USE: Final = frozenset([KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION])
 """Answers of a group that has members."""
-_MOVING: Final = frozenset(
-    [
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-        KafkaError._NOENT,
-        KafkaError._WAIT_COORD,
-    ]
-)
-"""What is answered until a group has its coordinator, and a new partition its leader."""
 REDRIVEN: Final = "redriven"
 PAUSED: Final = ".paused"
 BEGINS: Final = ".begins"
 NOTES: Final = PAUSED, BEGINS
 """Suffixes of groups without members, whose positions note something of the group that they are named for: Kafka keeps nothing else of one, and takes its positions from its members alone while it has some."""
 _START: Final = "share.auto.offset.reset"
-_READERS: Final = 32
-"""Groups for which a consumer is kept that asks where they stand."""
-_NONE: Final = -1001
-"""The offset of a group that has committed none."""
 
 
-class Topics:
+class Topics(Cluster):
     """Topics of one component.
 
     Attributes:
-        where: the brokers, for messages.
         has_shares: whether they are known to have share groups.
         removals: what was removed of the topics.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
-        self.where = settings.servers
+        super().__init__(settings)
         self.has_shares = False
         self.removals = Removals(settings, self)
         self._existing: set[str] = set()
-        self._admin: Any = None
-        self._readers: OrderedDict[str, Consumer] = OrderedDict()
-        self._reading = Mutex()
-        self._last_error: KafkaError | None = None
-        fork.register(self)
 
     def name(self, *parts: str) -> str:
         """Return what a topic is called. Kafka takes ASCII letters, digits, ``.``, ``_`` and ``-``; another name gets a hash in the place of what it does not take."""
@@ -106,25 +73,9 @@ class Topics:
         """Return whether a topic was there the last time."""
         return name in self._existing
 
-    def brokers(self, op: Operation) -> int:
-        """Return how many brokers there are.
-
-        Raises:
-            UnavailableError: none answers.
-        """
-        return len(self.metadata(op).brokers)
-
     def forget(self, name: str) -> None:
         """Look anew whether a topic is there, the next time."""
         self._existing.discard(name)
-
-    def forked(self) -> None:
-        """In a forked child: the threads of the parent's client are not there."""
-        for each in (self._admin, *self._readers.values()):
-            keep(each)
-        self._admin = None
-        self._readers = OrderedDict()
-        self._reading = Mutex()
 
     def ensure(self, op: Operation, names: Iterable[str], partitions: int = 0, **config: str) -> None:
         """See that topics are there, or make them, with so many partitions.
@@ -135,8 +86,7 @@ class Topics:
         missing = [name for name in names if name not in self._existing]
         if not missing:
             return
-        there = self.metadata(op).topics
-        self._existing.update(there)
+        there = self.there(op, *missing)
         missing = [name for name in missing if name not in there]
         if missing and self._settings.ensure == "check":
             raise NotFoundError(
@@ -169,88 +119,13 @@ class Topics:
     def partitions(self, op: Operation, topic: str) -> list[int]:
         """Return the partitions of a topic. Of one that was made just now brokers tell a moment later."""
         end = time.monotonic() + min(seconds_left(op), _NEWS)
-        while not (there := self.metadata(op).topics.get(topic)) or not there.partitions:
+        while not (partitions := self.there(op, topic).get(topic)):
             if time.monotonic() >= end:
                 raise NotFoundError(f"kafka {self.where}: there is no topic {topic!r}: make it")
             time.sleep(0.05)
-        return sorted(there.partitions)
-
-    def admin(self) -> Any:
-        """Return the ``AdminClient`` of confluent-kafka."""
-        if self._admin is None:
-            self._admin = client(_admin.AdminClient, self._settings, {"error_cb": self._note})
-        return self._admin
-
-    def of_coordinators(self, timeout: float, method: str, *asked: Any) -> list[Any]:
-        """Return what the coordinators of groups answer to a method of the ``AdminClient``, to each of what is asked.
-
-        librdkafka aborts the process when it finds a coordinator for a request whose time is over. So each has an hour, and who waits in vain lets go of the client that may still send it.
-
-        Raises:
-            KafkaException: it failed, or there was no answer in so many seconds.
-        """
-        admin = self.admin()
-        sent = [getattr(admin, method)([each], request_timeout=_HOUR) for each in asked]
-        end = time.monotonic() + timeout
-        try:
-            return [each.result(max(0.01, end - time.monotonic())) for futures in sent for each in futures.values()]
-        except TimeoutError:
-            if self._admin is admin:
-                self._admin = None
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
-
-    def _note(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # the others say why
-            self._last_error = error
-
-    def metadata(self, op: Operation) -> Any:
-        """Return what the brokers say of the cluster. librdkafka tries until time runs out, whatever it is told, so it gets little at first."""
-        step = _FIRST
-        self._last_error = None
-        while True:
-            remaining = seconds_left(op)
-            try:
-                return self.admin().list_topics(timeout=min(remaining, step))
-            except KafkaException as error:
-                self.admin().poll(0)  # which calls `_note`
-                failure = map_error(self.where, error.args[0], broker_error=self._last_error)
-                if remaining <= step or not failure.retryable:
-                    raise failure from error
-            step *= 2
+        return partitions
 
     # -- groups -----------------------------------------------------------
-
-    def standing(self, group: str, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
-        """Return where a group stands in partitions.
-
-        A consumer asks, which does not join. librdkafka ends the process of an ``AdminClient`` whose request reaches a broker that is not the group's coordinator any more, as when brokers restart (2.16). A group that is not there needs no consumer.
-
-        Raises:
-            KafkaException: of one it is not known, in so many seconds.
-        """
-        end = time.monotonic() + timeout
-        with self._reading:
-            reader = self._readers.get(group)
-            if reader is not None:
-                self._readers.move_to_end(group)
-        if reader is None:
-            (told,) = patiently(lambda left: self.of_coordinators(left, "describe_consumer_groups", group), timeout)
-            if told.state is ConsumerGroupState.DEAD:
-                return [TopicPartition(each.topic, each.partition) for each in partitions]
-            reader = self._reader(group)
-        return committed(reader, partitions, max(0.01, end - time.monotonic()))
-
-    def _reader(self, group: str) -> Consumer:
-        """Return a consumer that asks for a group; the one that was needed least lately goes."""
-        with self._reading:
-            if group not in self._readers:
-                self._readers[group] = client(
-                    Consumer, self._settings, {"group.id": group, "enable.auto.commit": False}
-                )
-            reader = self._readers[group]
-            gone = [self._readers.popitem(last=False) for _ in range(len(self._readers) - _READERS)]
-        del gone  # outside of the lock, since its end may wait for threads of librdkafka
-        return reader
 
     def begin(self, op: Operation, consumer: Consumer, group: str, topic: str, begins: int | None, note: Note) -> None:
         """Give a group that has no position in a topic one, so that it misses nothing from now on. ``begins``: see `begins_at`.
@@ -405,10 +280,10 @@ class Topics:
 
     def ledgers(self, op: Operation, topic: str, group: str, *, begun: bool = False) -> dict[int, Ledger] | None:
         """Return where a group stands in each partition of a topic; ``None``: it has no position in it. ``begun``: it is then at the beginning."""
-        there = self.metadata(op).topics.get(topic)
-        if there is None:
+        partitions = self.there(op, topic).get(topic)
+        if partitions is None:
             return None
-        wanted = [TopicPartition(topic, each) for each in there.partitions]
+        wanted = [TopicPartition(topic, each) for each in partitions]
         try:
             positions = self.standing(group, wanted, seconds_left(op))
         except KafkaException as error:
@@ -420,62 +295,3 @@ class Topics:
         for partition, ledger in ledgers.items():
             ledger.remove(removed.get(partition, {}))
         return ledgers
-
-    def positions(self, op: Operation, groups: Iterable[str]) -> dict[str, dict[str, dict[int, TopicPartition]]]:
-        """Return where groups stand: group → topic → partition → position, of all that they have committed."""
-        ids = list(groups)
-        found: dict[str, dict[str, dict[int, TopicPartition]]] = {id: {} for id in ids}
-
-        def ask(remaining: float) -> None:
-            asked = [ConsumerGroupTopicPartitions(id) for id in ids]
-            told = self.of_coordinators(remaining, "list_consumer_group_offsets", *asked)
-            for id, answer in zip(ids, told, strict=True):
-                for each in answer.topic_partitions or ():
-                    found[id].setdefault(each.topic, {})[each.partition] = each
-
-        try:
-            patiently(ask, seconds_left(op))
-        except KafkaException as error:
-            raise map_error(self.where, error.args[0]) from error
-        return found
-
-
-def committed(consumer: Consumer, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
-    """Return where a group stands in partitions.
-
-    Raises:
-        KafkaException: of one it is not known, in so many seconds.
-    """
-
-    def ask(remaining: float) -> list[TopicPartition]:
-        positions = consumer.committed(list(partitions), timeout=remaining)
-        for each in positions:
-            if each.error is not None:
-                raise KafkaException(each.error)
-        return positions
-
-    return patiently(ask, timeout)
-
-
-def patiently(ask: Callable[[float], T], timeout: float) -> T:
-    """Ask until whoever knows can be asked."""
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            return ask(max(0.01, end - time.monotonic()))
-        except KafkaException as error:
-            if error.args[0].code() not in _MOVING or time.monotonic() >= end:
-                raise
-        time.sleep(0.05)
-
-
-def uncommitted(partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
-    """Return those in which a group has no position."""
-    those = (each for each in partitions if each.offset == _NONE or each.metadata == GONE)
-    return [TopicPartition(each.topic, each.partition) for each in those]
-
-
-def seconds_left(op: Operation) -> float:
-    """Return the seconds that a call of librdkafka may take."""
-    remaining = op.remaining()
-    return _STEP if remaining is None else max(0.01, remaining)

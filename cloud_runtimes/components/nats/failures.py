@@ -20,6 +20,7 @@ from .._net import connections as _connections
 CONSUMER_EXISTS: Final = frozenset([10013, 10148])
 CONSUMER_LEAVES: Final = frozenset([10012, 10149])
 """One of the name is just being deleted, or its files are."""
+CONSUMER_LIMIT: Final = 10026
 NO_CONSUMER: Final = 10014
 NO_MESSAGE: Final = 10037
 NO_SEQUENCE: Final = 10043

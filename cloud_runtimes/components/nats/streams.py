@@ -21,7 +21,15 @@ from ...spi.broker.policy import LATEST
 from ...spi.pubsub import SubscribeRequest
 from .buckets import patient
 from .entries import API, decode, encode, milliseconds, read_reply
-from .failures import CONSUMER_EXISTS, CONSUMER_LEAVES, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, ServerError
+from .failures import (
+    CONSUMER_EXISTS,
+    CONSUMER_LEAVES,
+    CONSUMER_LIMIT,
+    NO_CONSUMER,
+    NO_STREAM,
+    STREAM_EXISTS,
+    ServerError,
+)
 from .requests import Batch, Bulk, Flow, Request
 
 if TYPE_CHECKING:
@@ -38,6 +46,8 @@ _NEEDED: Final = ("allow_direct", "allow_msg_schedules")
 _PAGE: Final = 1000
 _TICK: Final = 0.002
 """Seconds by which a time in milliseconds may be too early."""
+_CONSUMERS: Final = 100_000
+"""Of a stream at most; without a number of its own servers from 2.15 on allow 1,000."""
 _GOING: Final = 10
 """Pauses before a stream that was there is made again: one that is made while the server still deletes the other is never answered."""
 
@@ -179,7 +189,7 @@ class EventStream:
         config: dict[str, Any] = {
             "subjects": [f"{self._root}.>"], "allow_msg_ttl": True, "allow_atomic": True, **dict.fromkeys(_NEEDED, True),
             # nothing goes by itself, so it discards nothing either; a new one is not possible with schedules
-            "discard": "old", "max_age": 0,
+            "discard": "old", "max_age": 0, "max_consumers": _CONSUMERS,
         }  # fmt: skip
         if self._settings.duplicate_window:
             config["duplicate_window"] = int(self._settings.duplicate_window * 1e9)
@@ -207,6 +217,9 @@ class EventStream:
         try:
             yield from self.api("STREAM.CREATE", config, writes=True, name=name)
         except ServerError as error:
+            if error.code == CONSUMER_LIMIT and "max_consumers" in more:  # the account allows fewer
+                more = {key: value for key, value in more.items() if key != "max_consumers"}
+                return (yield from self._stream(name, more))
             if error.code != STREAM_EXISTS:  # another made it just now
                 raise
         return (yield from self.api("STREAM.INFO", name=name))

@@ -207,7 +207,7 @@ class Connection:
     def _createtable(self, statement: spi.CreateTable) -> None:
         schema, name = _split(statement.table)
         key = [each for each, spec in statement.columns.items() if spec.primary_key]
-        columns = [column(each, spec, key == [each]) for each, spec in statement.columns.items()]
+        columns = [column(each, spec, key == [each], self._dialect) for each, spec in statement.columns.items()]
         sa.Table(name, sa.MetaData(), *columns, schema=schema).create(self._connection, checkfirst=False)
         self._pool.keys.clear()
 

@@ -44,9 +44,11 @@ def _bound(name: str, value: Any, sqlite: bool) -> Any:
     return value if plain is None else plain(value)
 
 
-def column(name: str, given: Column, alone: bool) -> Any:
-    """Return a column for SQLAlchemy; ``alone``: whether it is the whole primary key."""
+def column(name: str, given: Column, alone: bool, dialect: str) -> Any:
+    """Return a column for SQLAlchemy; ``alone``: whether it is the whole primary key, which the database numbers."""
     import sqlalchemy as sa
+
+    numbered = alone and given.kind == "integer"
 
     kinds: dict[str, Any] = {
         "integer": sa.BigInteger().with_variant(sa.Integer(), "sqlite"),  # only INTEGER numbers itself there
@@ -67,10 +69,11 @@ def column(name: str, given: Column, alone: bool) -> Any:
     return sa.Column(
         quoted(name),
         kinds[given.kind],
+        *([sa.Identity()] if numbered and dialect == "oracle" else ()),  # others number it unasked
         primary_key=given.primary_key,
         nullable=given.nullable and not given.primary_key,
         unique=given.unique or None,
-        autoincrement=alone and given.kind == "integer",
+        autoincrement=numbered,
     )
 
 

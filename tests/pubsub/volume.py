@@ -1,7 +1,7 @@
 """A producer and a consumer of typed events, each in a process of its own that may be killed at any moment.
 
-``python volume.py produce|consume CONFIGURATION COUNT``. The producer begins behind the last event that is stored. The
-consumer has what it has counted in the store, in one commit with each batch.
+``python volume.py produce|produce-again|consume CONFIGURATION COUNT``. The consumer has what it has counted in the store, in one commit with each batch.
+The producer begins behind the last event that is stored where those are in order, as they are in the embedded log. Elsewhere it begins behind what it knows to be stored: some events come again then under their ids, and the inbox finds them.
 """
 
 from __future__ import annotations
@@ -53,6 +53,12 @@ def lag(client: CloudRuntimesClient) -> int:
         return 0
 
 
+def keep_near(client: CloudRuntimesClient) -> None:
+    """Wait for the consumer: what it has before it stays with the broker."""
+    while lag(client) > AHEAD:
+        time.sleep(0.01)
+
+
 def produce(client: CloudRuntimesClient, count: int) -> None:
     latest = client.admin.peek("bus", "readings", start="latest", limit=1)
     seen = client.state.get("seen", "seen", type=Seen) or Seen()
@@ -60,9 +66,20 @@ def produce(client: CloudRuntimesClient, count: int) -> None:
     with client.pubsub.publisher("bus", "readings") as publisher:
         for number in range(first, count):
             publisher.send(Reading(number, "north", number / 8, True))
-            if number % 100_000 == 0:  # what the consumer has before it stays on this disk
-                while lag(client) > AHEAD:
-                    time.sleep(0.01)
+            if number % 100_000 == 0:
+                keep_near(client)
+    sys.stdout.write("done\n")
+
+
+def produce_again(client: CloudRuntimesClient, count: int) -> None:
+    first = client.state.get("sent", "next", type=int) or 0
+    with client.pubsub.publisher("bus", "readings") as publisher:
+        for number in range(first, count):
+            publisher.send(Reading(number, "north", number / 8, True), attributes={"id": str(number)})
+            if number % 100_000 == 99_999:
+                publisher.flush()
+                client.state.save("sent", "next", number + 1)
+                keep_near(client)
     sys.stdout.write("done\n")
 
 
@@ -92,4 +109,4 @@ def consume(client: CloudRuntimesClient, count: int) -> None:
 if __name__ == "__main__":
     work, configuration, count = sys.argv[1:]
     with CloudRuntimesClient(app_id=work, config=json.loads(configuration)) as instance:
-        {"produce": produce, "consume": consume}[work](instance, int(count))
+        {"produce": produce, "produce-again": produce_again, "consume": consume}[work](instance, int(count))

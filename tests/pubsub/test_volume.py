@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from tests.sqlite.volume import Seen, expected
-from tests.sqlite.volume_log import Log, Sample
+from tests.pubsub.volume import Seen, expected
+from tests.pubsub.volume_log import Log, Sample
 from tests.support import Figure, Rounds
+from tests.support.pairs import pair
 
 pytestmark = pytest.mark.process
 PROGRAM = Path(__file__).parent / "volume.py"
@@ -66,22 +69,41 @@ class Worker:
         return self._read()
 
 
+@pytest.fixture(
+    params=["sqlite", *(pytest.param(each, marks=pytest.mark.soak) for each in ("redis", "kafka", "postgres"))]
+)
+def bus(request: pytest.FixtureRequest, home: Path) -> Iterator[dict[str, Any]]:
+    """Give a configuration with events on an engine, and what is handled on the embedded one."""
+    if request.param == "sqlite":
+        yield {"pubsub": {"bus": {"component": "sqlite", "retention": "30s"}}}
+        return
+    with pair(request, home, f"sqlite {request.param}") as config:
+        config["capa"]["inbox_retention"] = "5m"
+        if request.param != "kafka":
+            config["pubsub"]["bus"]["retention"] = "30s"
+        yield config
+
+
 def test_events_of_processes_that_are_killed(
-    home: Path, rounds: Rounds, figure: Figure, request: pytest.FixtureRequest
+    bus: dict[str, Any], rounds: Rounds, figure: Figure, request: pytest.FixtureRequest
 ) -> None:
-    count = rounds(600_000, 1_000_000_000)
+    engine = request.node.callspec.params["bus"]
+    embedded = engine == "sqlite"
+    count = rounds(600_000, 1_000_000_000 if embedded else 100_000_000)
     pause = rounds(7, 600) / 10
     most = rounds(4, 1000)  # a full machine may need longer to begin a process than until the next kill
-    configuration = '{"pubsub": {"bus": {"component": "sqlite", "retention": "30s"}}}'
+    configuration = json.dumps(bus)
     chance = random.Random(count)
     log = Log()
-    with CloudRuntimesClient(app_id="check") as client:
+    with CloudRuntimesClient(app_id="check", config=bus) as client:
 
         def seen() -> Seen:
             return client.state.get("seen", "seen", type=Seen) or Seen()
 
         began = time.monotonic()
-        producer, consumer = workers = [Worker(work, configuration, count) for work in ("produce", "consume")]
+        producer, consumer = workers = [
+            Worker(work, configuration, count) for work in ("produce" if embedded else "produce-again", "consume")
+        ]
         strike_at, look_at = pause * chance.uniform(0.5, 1.5), 0.0
         while any(each.is_running for each in workers):
             time.sleep(0.1)
@@ -100,7 +122,8 @@ def test_events_of_processes_that_are_killed(
         assert [each.end() for each in workers] == ["done\n", "done\n"]
         end = seen()
     assert end == Seen(count, expected(count), count)
-    what = f"{count:,} typed events through a durable log and a handler, producer and consumer killed"
+    log_of = "a durable log" if embedded else engine
+    what = f"{count:,} typed events through {log_of} and a handler, producer and consumer killed"
     value = (
         f"{took / 60:.1f} min, {count / took:,.0f} a second; {producer.kills} and {consumer.kills} kills, 0 lost, 0 twice: "
         f"digest {end.digest:016x}; at most {producer.peak >> 10} and {consumer.peak >> 10} MiB"
@@ -109,7 +132,7 @@ def test_events_of_processes_that_are_killed(
     page, picture = log.page("A billion events in one hour", f"{what}: {value}.", "soak/billion.svg"), log.picture()
     assert page.count("\n| ") > 2
     assert "polyline" in picture
-    if request.config.getoption("--soak"):
+    if embedded and request.config.getoption("--soak"):
         (DOCS / "soak").mkdir(exist_ok=True)
         (DOCS / "billion.md").write_text(page, encoding="utf-8")
         (DOCS / "soak" / "billion.svg").write_text(picture, encoding="utf-8")
