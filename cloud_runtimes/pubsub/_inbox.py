@@ -163,13 +163,20 @@ class HandledIds:
         self.writes = [StateWrite(key, b"1", create=True, ttl_ms=int(retention * 1000)) for key in self.keys]
 
     def check(self) -> None:
-        """Refuse events that are settled already.
+        """Refuse events that are settled already, and a batch that has one twice; acknowledge all but the first of these.
 
         Raises:
-            ConflictError: one is.
+            ConflictError: one is, or it has.
         """
         if any(map(_SETTLEMENT, self._events)):
             raise ConflictError(f"an event of {self._name} is settled already, by an answer or since ack_wait is over")
+        first = dict(zip(reversed(self.keys), reversed(self._events), strict=True))
+        if len(first) < len(self._events):
+            repeated = [event for key, event in zip(self.keys, self._events, strict=True) if first[key] is not event]
+            self._acknowledge(repeated)
+            raise ConflictError(
+                f"{len(repeated)} of a batch of {self._name} repeat others of it and are settled now; the others come again"
+            )
 
     def done(self) -> None:
         """Acknowledge all of them: their commit was made."""

@@ -116,6 +116,25 @@ def test_of_a_batch_the_rest_comes_again(client: CloudRuntimesClient) -> None:
     assert client.state.get("orders", "k1") == 1
 
 
+def test_a_batch_with_an_event_twice(client: CloudRuntimesClient, api: Api) -> None:
+    with client.pubsub.subscribe("bus", "t", batch=10) as sub:
+        published(client, 1, 2, 1, 1)
+        handled: list[int] = []
+        while len(handled) < 2:
+            batch = sub.receive(SOON)
+            assert batch is not None
+            numbers = [event.data for event in batch]
+            try:
+                with api.opened(batch.transaction("orders")) as tx:
+                    tx.save("-".join(map(str, numbers)), 1)
+            except ConflictError:
+                batch.retry()
+            else:
+                handled += numbers
+        assert sorted(handled) == [1, 2]
+    assert all(len(key) == len({*key}) for key in client.state.list_keys("orders"))
+
+
 @pytest.mark.parametrize("config", ["redis sqlite"], indirect=True)
 def test_ids_are_kept_for_a_time(config: dict[str, Any]) -> None:
     config["capa"]["inbox_retention"] = 0.5
