@@ -19,6 +19,7 @@ from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from cloud_runtimes.components.kafka.cluster import Cluster
 from cloud_runtimes.components.kafka.fetcher import Fetcher
 from cloud_runtimes.components.kafka.member import KafkaMember
 from cloud_runtimes.components.kafka.messages import Run
@@ -39,6 +40,30 @@ SOON = 60.0
 def topic(home: KafkaHome) -> str:
     """Name of the topic ``t`` in the cluster."""
     return f"{home.prefix}bus.t"
+
+
+# -- topics -------------------------------------------------------------------
+
+
+def test_it_does_not_list_the_topics_of_others(home: KafkaHome, on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cluster, "metadata", None)
+    client = on()
+    with client.pubsub.subscribe("bus", "t") as sub:
+        client.pubsub.publish("bus", "t", 1)
+        taken(sub, 1)
+    assert client.pubsub.lag("bus", "t") == 0
+    assert [event.data for event in client.admin.peek("bus", "t")] == [1]
+
+
+def test_a_topic_that_another_makes_is_found(home: KafkaHome, on: Any, topic: str) -> None:
+    client = on(ensure="check")
+    with pytest.raises(NotFoundError, match="no topic"):
+        client.pubsub.publish("bus", "t", 1)
+    assert client.admin.peek("bus", "t") == []
+    admin: Any = AdminClient({"bootstrap.servers": home.servers})
+    admin.create_topics([NewTopic(topic, 1)])[topic].result(SOON)
+    client.pubsub.publish("bus", "t", 2)
+    assert [event.data for event in client.admin.peek("bus", "t")] == [2]
 
 
 # -- others -------------------------------------------------------------------

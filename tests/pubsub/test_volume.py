@@ -89,8 +89,8 @@ def test_events_of_processes_that_are_killed(
 ) -> None:
     engine = request.node.callspec.params["bus"]
     embedded = engine == "sqlite"
-    count = rounds(600_000, 1_000_000_000 if embedded else 100_000_000)
-    pause = rounds(7, 600) / 10
+    count = rounds(600_000, 1_000_000_000 if embedded else 10_000_000)
+    pause = rounds(7, 600 if embedded else 300) / 10
     most = rounds(4, 1000)  # a full machine may need longer to begin a process than until the next kill
     configuration = json.dumps(bus)
     chance = random.Random(count)

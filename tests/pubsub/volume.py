@@ -102,7 +102,8 @@ def consume(client: CloudRuntimesClient, count: int) -> None:
         with batch.transaction("seen") as tx:
             tx.save("seen", new)
 
-    with client.pubsub.subscribe("bus", "readings", handle, batch=20_000, start="earliest", ack_wait=2):
+    lease = 2.0 if client.supports("pubsub.ack_wait", "bus") else None
+    with client.pubsub.subscribe("bus", "readings", handle, batch=20_000, start="earliest", ack_wait=lease):
         while known().count < count:
             time.sleep(0.1)
     sys.stdout.write("done\n")

@@ -64,7 +64,6 @@ class Cluster:
         self._settings = settings
         self.where = settings.servers
         self._admin: Any = None
-        self._looking: Any = None
         self._readers: OrderedDict[str, Consumer] = OrderedDict()
         self._reading = Mutex()
         self._last_error: KafkaError | None = None
@@ -72,23 +71,17 @@ class Cluster:
 
     def forked(self) -> None:
         """In a forked child: the threads of the parent's client are not there."""
-        for each in (self._admin, self._looking, *self._readers.values()):
+        for each in (self._admin, *self._readers.values()):
             keep(each)
-        self._admin = self._looking = None
+        self._admin = None
         self._readers = OrderedDict()
         self._reading = Mutex()
 
     def admin(self) -> Any:
         """Return the ``AdminClient`` of confluent-kafka."""
         if self._admin is None:
-            self._admin = client(_admin.AdminClient, self._settings, {})
+            self._admin = client(_admin.AdminClient, self._settings, {"error_cb": self._note})
         return self._admin
-
-    def _asker(self) -> Any:
-        """Return an ``AdminClient`` that only asks what there is: one that was told of no topic takes it for missing for half a minute, also once it is made."""
-        if self._looking is None:
-            self._looking = client(_admin.AdminClient, self._settings, {"error_cb": self._note})
-        return self._looking
 
     def of_coordinators(self, timeout: float, method: str, *asked: Any) -> list[Any]:
         """Return what the coordinators of groups answer to a method of the ``AdminClient``, to each of what is asked.
@@ -114,13 +107,13 @@ class Cluster:
 
     def metadata(self, op: Operation) -> Any:
         """Return what the brokers say of the cluster, with all of its topics, which may be very many."""
-        return self._asked(op, lambda seconds: self._asker().list_topics(timeout=seconds))
+        return self._asked(op, lambda seconds: self.admin().list_topics(timeout=seconds))
 
     def there(self, op: Operation, *names: str) -> dict[str, list[int]]:
         """Return the partitions of those topics that are there and may be seen."""
 
         def ask(seconds: float) -> dict[str, list[int]]:
-            asked = self._asker().describe_topics(TopicCollection([*names]), request_timeout=seconds)
+            asked = self.admin().describe_topics(TopicCollection([*names]), request_timeout=seconds)
             found = {}
             for name, future in asked.items():
                 try:
@@ -145,7 +138,7 @@ class Cluster:
             try:
                 return ask(min(remaining, step))
             except KafkaException as error:
-                self._asker().poll(0)  # which calls `_note`
+                self.admin().poll(0)  # which calls `_note`
                 failure = map_error(self.where, error.args[0], broker_error=self._last_error)
                 if remaining <= step or not failure.retryable:
                     raise failure from error

@@ -94,6 +94,8 @@ class Topics(Cluster):
                 'or set ensure = "create" in the component\'s table'
             )
         self._make(op, missing, partitions or self._settings.partitions or -1, config)
+        for name in missing:
+            self.partitions(op, name)  # else librdkafka, which has asked in vain, takes it for missing for half a minute
         self._existing.update(names)
 
     def _make(self, op: Operation, names: Sequence[str], partitions: int, config: dict[str, str]) -> None:
@@ -114,7 +116,6 @@ class Topics(Cluster):
         """See that a topic is there for what a group of another tries again or is redriven; keys go to partitions as there."""
         if again not in self._existing:
             self.ensure(op, [again], len(self.partitions(op, topic)))
-            self.partitions(op, again)
 
     def partitions(self, op: Operation, topic: str) -> list[int]:
         """Return the partitions of a topic. Of one that was made just now brokers tell a moment later."""
