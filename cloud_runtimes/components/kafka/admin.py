@@ -58,7 +58,7 @@ class KafkaAdmin(PubSubAdmin):
         wanted = self._shown(there, prefix, self._group_ids(op))[:limit]
         partitions = [TopicPartition(name, each) for name in wanted for each in there[name].partitions]
         specs = (_spec.earliest(), _spec.latest(), _spec.for_timestamp(0), _spec.max_timestamp())
-        begin, end, first, last = (self._topics.all_offsets(op, partitions, spec) for spec in specs)
+        begin, end, first, last = self._topics.all_offsets(op, partitions, *specs)
         found = []
         for name in wanted:
             keys = [(name, each) for each in there[name].partitions]

@@ -84,7 +84,7 @@ class Backlogs:
         stands = list(self._stands(op, names, ids))
         partitions = {at for stand in stands for at in stand.ledgers}
         wanted = [TopicPartition(*at) for at in partitions]
-        begin, end = (self._topics.all_offsets(op, wanted, spec()) for spec in (_spec.earliest, _spec.latest))
+        begin, end = self._topics.all_offsets(op, wanted, _spec.earliest(), _spec.latest())
         bounds = begin, end
         places = [list(stand.firsts(bounds)) for stand in stands]
         messages = first(op, self._settings, {each for those in places for each in those}, end)

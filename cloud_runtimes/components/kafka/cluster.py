@@ -222,8 +222,8 @@ def committed(consumer: Consumer, partitions: Sequence[TopicPartition], timeout:
     return patiently(ask, timeout)
 
 
-def patiently(ask: Callable[[float], T], timeout: float) -> T:
-    """Ask until whoever knows can be asked."""
+def patiently(ask: Callable[[float], T], timeout: float, look: Callable[[], object] = lambda: None) -> T:
+    """Ask until whoever knows can be asked; look for them before each other time."""
     end = time.monotonic() + timeout
     while True:
         try:
@@ -232,6 +232,7 @@ def patiently(ask: Callable[[float], T], timeout: float) -> T:
             if error.args[0].code() not in _MOVING or time.monotonic() >= end:
                 raise
         time.sleep(0.05)
+        look()
 
 
 def uncommitted(partitions: Iterable[TopicPartition]) -> list[TopicPartition]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2s
 from typing import Any, Final, TypeAlias
 
@@ -95,7 +96,9 @@ class Topics(Cluster):
             )
         self._make(op, missing, partitions or self._settings.partitions or -1, config)
         for name in missing:
-            self.partitions(op, name)  # else librdkafka, which has asked in vain, takes it for missing for half a minute
+            self.partitions(
+                op, name
+            )  # else librdkafka, which has asked in vain, takes it for missing for half a minute
         self._existing.update(names)
 
     def _make(self, op: Operation, names: Sequence[str], partitions: int, config: dict[str, str]) -> None:
@@ -212,42 +215,48 @@ class Topics(Cluster):
             raise map_error(self.where, error.args[0]) from error
         return {key: each.value for key, each in config.items()}
 
+    def _listed(self, op: Operation, wanted: Sequence[TopicPartition], *specs: Any) -> list[dict[tuple[str, int], Any]]:
+        """Return offsets and times of partitions, as each of some specifications asks for them.
+
+        Raises:
+            KafkaException: of one it is not known.
+        """
+
+        def ask(remaining: float) -> list[dict[tuple[str, int], Any]]:
+            asked = [
+                self.admin().list_offsets(dict.fromkeys(wanted, spec), request_timeout=remaining) for spec in specs
+            ]
+            return [
+                {(each.topic, each.partition): future.result(remaining) for each, future in those.items()}
+                for those in asked
+            ]
+
+        # which tells librdkafka of leaders that have moved: it does not ask by itself
+        look = partial(self.metadata, op)
+        return patiently(ask, seconds_left(op), look) if wanted else [{} for _ in specs]
+
     def offsets(self, op: Operation, wanted: Sequence[TopicPartition], spec: Any) -> dict[int, int]:
         """Return an offset of each partition of a topic."""
+        (found,) = self._listed(op, wanted, spec)
+        return {partition: each.offset for (_, partition), each in found.items()}
 
-        def ask(remaining: float) -> dict[int, int]:
-            asked = self.admin().list_offsets(dict.fromkeys(wanted, spec), request_timeout=remaining)
-            return {each.partition: future.result(remaining).offset for each, future in asked.items()}
-
-        return patiently(ask, seconds_left(op))
-
-    def all_offsets(self, op: Operation, wanted: Sequence[TopicPartition], spec: Any) -> dict[tuple[str, int], Any]:
+    def all_offsets(
+        self, op: Operation, wanted: Sequence[TopicPartition], *specs: Any
+    ) -> list[dict[tuple[str, int], Any]]:
         """Return offsets and times of partitions of any topics."""
-
-        def ask(remaining: float) -> dict[tuple[str, int], Any]:
-            asked = self.admin().list_offsets(dict.fromkeys(wanted, spec), request_timeout=remaining)
-            return {(each.topic, each.partition): future.result(remaining) for each, future in asked.items()}
-
         try:
-            return patiently(ask, seconds_left(op)) if wanted else {}
+            return self._listed(op, wanted, *specs)
         except KafkaException as error:
             raise map_error(self.where, error.args[0]) from error
 
     def bounds(self, op: Operation, topic: str, partitions: Iterable[int]) -> tuple[dict[int, int], dict[int, int]]:
         """Return where partitions of a topic begin and end."""
         wanted = [TopicPartition(topic, each) for each in partitions]
-        specs = _admin.OffsetSpec.earliest(), _admin.OffsetSpec.latest()
-
-        def ask(remaining: float) -> list[dict[int, int]]:
-            asked = [
-                self.admin().list_offsets(dict.fromkeys(wanted, each), request_timeout=remaining) for each in specs
-            ]
-            return [{each.partition: one.result(remaining).offset for each, one in those.items()} for those in asked]
-
         try:
-            begin, end = patiently(ask, seconds_left(op)) if wanted else ({}, {})
+            found = self._listed(op, wanted, _admin.OffsetSpec.earliest(), _admin.OffsetSpec.latest())
         except KafkaException as error:
             raise map_error(self.where, error.args[0], topic) from error
+        begin, end = ({partition: each.offset for (_, partition), each in those.items()} for those in found)
         return begin, end
 
     def since(self, op: Operation, topic: str, end: Mapping[int, int], time_ms: int) -> dict[int, int]:
