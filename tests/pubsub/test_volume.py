@@ -75,7 +75,7 @@ class Worker:
 def bus(request: pytest.FixtureRequest, home: Path) -> Iterator[dict[str, Any]]:
     """Give a configuration with events on an engine, and what is handled on the embedded one."""
     if request.param == "sqlite":
-        yield {"pubsub": {"bus": {"component": "sqlite", "retention": "30s"}}}
+        yield {"capa": {"home": str(home)}, "pubsub": {"bus": {"component": "sqlite", "retention": "30s"}}}
         return
     with pair(request, home, f"sqlite {request.param}") as config:
         config["capa"]["inbox_retention"] = "5m"

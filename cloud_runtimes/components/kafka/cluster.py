@@ -113,7 +113,7 @@ class Cluster:
         """Return the partitions of those topics that are there and may be seen."""
 
         def ask(seconds: float) -> dict[str, list[int]]:
-            asked = self.admin().describe_topics(TopicCollection([*names]), request_timeout=seconds)
+            asked = self.admin().describe_topics(TopicCollection(sorted({*names})), request_timeout=seconds)
             found = {}
             for name, future in asked.items():
                 try:
