@@ -45,7 +45,7 @@ _MOVING: Final = frozenset(
         KafkaError._WAIT_COORD,
     ]
 )
-"""What is answered until a group has its coordinator, and a new partition its leader."""
+"""Answers until a group has its coordinator, and a new partition its leader."""
 _UNSEEN: Final = frozenset([KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED])
 _READERS: Final = 32
 """Groups for which a consumer is kept that asks where they stand."""
