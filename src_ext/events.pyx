@@ -42,7 +42,7 @@ from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
     "ClaimedRecord", "EventRecord", "Frame", "KeyedQueue", "Marks", "ReceivedEvent", "ReplyReader", "Worker", "all_settled", "build_frame", "decode_event", "encode_record", "hand_out", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
-    "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text",
+    "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "take_messages", "uuid7", "uuid7_text",
 ]
 
 cdef tuple NAMES = tuple([(<const char*>content_type_name(number).data).decode() or None for number in range(CONTENT_TYPES)])
@@ -394,4 +394,5 @@ include "views.pxi"
 include "handle.pxi"
 include "template.pxi"
 include "resp.pxi"
+include "nats.pxi"
 include "frame.pxi"

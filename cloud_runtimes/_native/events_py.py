@@ -14,6 +14,7 @@ from . import record_py as layout
 from .attributes import TemplatePart, check_template, check_text, parse_object
 from .cloudevents_py import check_topic, frame_header, pack_cloudevents, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
+from .nats_py import take_messages
 from .received_py import (
     KeyedQueue,
     Marks,
@@ -31,7 +32,7 @@ from .resp_py import ReplyReader, pack_command
 __all__ = [
     "_set_clock", "ClaimedRecord", "EventRecord", "Frame", "KeyedQueue", "Marks", "ReceivedEvent", "ReplyReader", "Worker", "all_settled",
     "build_frame", "decode_event", "encode_record", "hand_out", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
-    "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text"
+    "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "take_messages", "uuid7", "uuid7_text"
 ]  # fmt: skip
 
 

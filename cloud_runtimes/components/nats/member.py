@@ -12,6 +12,7 @@ from math import ceil, inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._native import events as kernel
 from ...errors import InternalError, UnavailableError
 from ...spi.broker.in_flight import InFlight, Unacked
 from ...spi.broker.member import SocketMember
@@ -22,7 +23,7 @@ from .._net.connections import ConnectionLost
 from . import NatsComponent
 from .entries import read_reply
 from .failures import ServerError, map_error
-from .messages import TOPIC, Due, Reader, part_headers, sequence_of
+from .messages import TOPIC, Due, Events, Reader, part_headers, sequence_of
 from .protocol import Message, publish, subscribe, unsubscribe
 from .requests import Flow, Request
 from .streams import MAIN, RETRY
@@ -68,7 +69,7 @@ class NatsMember(SocketMember):
         self._ack_wait = rules.ack_wait_ms / 1000
         self._connection: Connection | None = None
         self._inbox = ""
-        self._new: dict[int, list[Message]] = {MAIN: [], RETRY: []}
+        self._new: dict[int, list[Message | Events]] = {MAIN: [], RETRY: []}
         self._asked = {MAIN: 0, RETRY: 0}  # messages that the server may still send
         self._heard = {MAIN: 0.0, RETRY: 0.0}  # when it last said something of them
         self._until = 0.0  # when the requests for them end
@@ -145,6 +146,7 @@ class NatsMember(SocketMember):
         for origin, new in self._new.items():
             new.clear()
             connection.session.callbacks[origin] = new.append
+        connection.session.bulk = self._take_events
         self._asked = dict.fromkeys(self._asked, 0)
         self._acks = self._sent + self._acks
         self._out.clear()
@@ -360,15 +362,23 @@ class NatsMember(SocketMember):
         if self._gone:
             self._rejoin()
 
-    def _take(self, origin: int, messages: list[Message]) -> None:
-        statuses = [message for message in messages if not message.reply and message.status]
+    def _take_events(self, data: bytes, at: int) -> int:
+        """Take in messages that the kernel knows; see `Session.bulk`."""
+        at, tokens, frame = kernel.take_messages(data, at, MAIN, self.in_flight.topic)
+        if frame is not None:
+            self._new[MAIN].append(Events(tokens, frame))
+        return at
+
+    def _take(self, origin: int, messages: list[Message | Events]) -> None:
+        statuses = [each for each in messages if isinstance(each, Message) and not each.reply and each.status]
         if statuses:
-            messages = [message for message in messages if message.reply or not message.status]
+            messages = [message for message in messages if message not in statuses]
         if messages:
-            self._asked[origin] = max(0, self._asked[origin] - len(messages))
+            taken = sum(len(each.tokens) if isinstance(each, Events) else 1 for each in messages)
+            self._asked[origin] = max(0, self._asked[origin] - taken)
             count = self._reader.take(origin, messages, self._now_us() // 1000)
             if origin == MAIN and count:
-                self._per_message = max(1, count // len(messages))
+                self._per_message = max(1, count // taken)
             self._give_back_early()
         for message in statuses:
             self._status(origin, message)

@@ -46,6 +46,13 @@ class Due(bytes):
     """The token of a message that may have been given back as too early: how often it was delivered is not exact."""
 
 
+class Events(NamedTuple):
+    """Messages with an event each: their tokens, and the frame that the kernel made of them."""
+
+    tokens: Sequence[bytes]
+    frame: bytes
+
+
 class _Early(NamedTuple):
     """A message that was delivered before it is due."""
 
@@ -71,21 +78,24 @@ class Reader:
             self._pasts.clear()
         self._pasts[origin, sequence_of(token)] = past
 
-    def take(self, origin: int, messages: Sequence[Message], now_ms: int) -> int:
+    def take(self, origin: int, messages: Sequence[Message | Events], now_ms: int) -> int:
         """Take in messages of one origin; returns how many events they have."""
         count = 0
         held: set[str] | None = None
         tokens: list[bytes] = []
         bodies: list[bytes] = []
         for message in messages:
-            _, reply, head, data = message
-            if origin != RETRY and reply.rsplit(b".", 5)[1:2] == [b"1"] and (not head or _OURS.fullmatch(head)):
-                tokens.append(reply)
-                bodies.append(data)
+            if isinstance(message, Message) and origin != RETRY and _is_plain(message):
+                tokens.append(message.reply)
+                bodies.append(message.data)
                 continue
             if tokens:
                 count += self._in_flight.add(origin, tokens, bodies)
                 tokens, bodies = [], []
+            if isinstance(message, Events):
+                count += self._in_flight.add_packed(origin, message.tokens, message.frame)
+                continue
+            reply = message.reply
             if not _TOKEN.fullmatch(reply):
                 continue  # sent past the stream: nothing could acknowledge it
             if deliveries_of(reply) > 1:
@@ -118,6 +128,11 @@ class Reader:
         if due and isinstance(in_flight, OrderedInFlight):
             in_flight.due_ms = 0
         return count
+
+
+def _is_plain(message: Message) -> bool:
+    """Return whether nothing but the body of a message matters."""
+    return message.reply.rsplit(b".", 5)[1:2] == [b"1"] and (not message.head or bool(_OURS.fullmatch(message.head)))
 
 
 def part_headers(part: Unacked, consumer: str, now_ms: int, data: bytes) -> dict[str, str]:

@@ -18,7 +18,7 @@ from ...spi.pubsub import SubscribeRequest
 from . import NatsComponent
 from .failures import ServerError
 from .member import NatsMember
-from .messages import Reader, sequence_of
+from .messages import Events, Reader, sequence_of
 from .parts import GroupParts, Owned, Place
 from .protocol import Message
 from .requests import Flow
@@ -93,7 +93,7 @@ class OrderedNatsMember(NatsMember):
         later = self.in_flight.next_due_ms / 1000 - self._now_us() / 1e6
         super()._wait(want, max(0.0, min(due, later, due if timeout is None else timeout)))
 
-    def _take(self, origin: int, messages: list[Message]) -> None:
+    def _take(self, origin: int, messages: list[Message | Events]) -> None:
         self.in_flight.read_after(self._at)
         super()._take(origin, messages)
         self._at = self.in_flight.read_all()

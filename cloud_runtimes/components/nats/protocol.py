@@ -112,10 +112,10 @@ class Session:
                     _refuse("a line without an end")
                 break
             first = data[at]
-            if first == 77 and self.bulk is not None and (after := self.bulk(data, at)) > at:
-                at = after
-                continue
             if first == 72 or first == 77:  # HMSG, MSG
+                if self.bulk is not None and (after := self.bulk(data, at)) > at:
+                    at = after
+                    continue
                 words = data[at:line].split()
                 size, head = int(words[-1]), 0
                 if first == 72 and len(words) > 4:
