@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,6 +61,18 @@ def test_a_group_that_has_gone_is_made_again(home: NatsHome, other: Other) -> No
             event = sub.receive(SOON)
             seen.add(event.data)
             event.ack()
+
+
+def test_members_that_begin_at_once_make_one_group(home: NatsHome) -> None:
+    """One of them must not make it anew, which the others would take for its end."""
+    clients = [home.client() for _ in range(4)]
+    with ThreadPoolExecutor(len(clients)) as pool:
+        for number in range(20):
+            together = partial(join, order="key", group=f"g{number}")
+            sources = list(pool.map(together, clients))
+            assert len({source._place.id for source in sources}) == 1
+            for source in sources:
+                source.close(())
 
 
 def test_parts_of_an_answer_that_was_lost_are_taken_again(home: NatsHome) -> None:

@@ -82,12 +82,12 @@ class GroupParts:
 
     def make(self, start: int) -> Flow[Place]:
         """Make the group, unless it is there."""
-        yield from self._bucket.ensure()
-        while (place := (yield from self.find())) is None:
-            entry, _ = yield from self._bucket.read_now(self._group)
+        while True:
+            entry, now = yield from self._bucket.read_now(self._group)
+            if _is_there(entry, now):
+                return _place(entry)
             id = secrets.token_hex(8)
             yield from self.keep(Place(entry.sequence, id, PARTS, start, id))
-        return place
 
     def keep(self, place: Place) -> Flow[bool]:
         """Have the group not expire; return ``False`` where another does, or has changed it."""
