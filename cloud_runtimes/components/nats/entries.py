@@ -16,7 +16,8 @@ from .protocol import Message
 from .requests import Request
 
 API: Final = "$JS.API."
-_TTL: Final = "Cr-Ttl"
+TTL: Final = "Cr-Ttl"
+"""How long a message counts, in milliseconds; `Nats-TTL` has whole seconds."""
 _DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
 """Headers of the marker in place of a deleted value, which expires by itself; by default after a minute."""
 _MS: Final = re.compile("[0-9]{1,15}")
@@ -79,7 +80,7 @@ class Put(NamedTuple):
         if self.data is None:
             headers = {**_DELETED, **headers}
         elif self.ttl_ms is not None:
-            headers[_TTL] = str(self.ttl_ms)
+            headers[TTL] = str(self.ttl_ms)
             headers["Nats-TTL"] = f"{-(-self.ttl_ms // 1000)}s"
         if self.expected is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(self.expected)
@@ -157,7 +158,7 @@ def read_leaders(message: Message) -> Entry:
 def entry_of(sequence: int, data: bytes, headers: dict[str, str], time: str | int) -> Entry:
     """Return what a message of a key says; ``time``: when it was written, RFC 3339 or milliseconds since 1970."""
     written = time if isinstance(time, int) else milliseconds(time)
-    ttl = headers.get(_TTL)
+    ttl = headers.get(TTL)
     expires = None if ttl is None or not _MS.fullmatch(ttl) else written + int(ttl)
     deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
     return Entry(sequence, data, headers, deleted, expires, written)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from math import ceil, inf
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +21,7 @@ from ...spi.broker.redelivery import pieces
 from ...spi.operation import Operation
 from .._net.connections import ConnectionLost
 from . import NatsComponent
-from .entries import read_reply
+from .entries import TTL, read_reply
 from .failures import ServerError, map_error
 from .messages import TOPIC, Due, Events, Reader, part_headers, sequence_of
 from .protocol import Message, publish, subscribe, unsubscribe
@@ -264,7 +264,7 @@ class NatsMember(SocketMember):
         if self.in_flight.held and now >= self._shown + self._ack_wait / 3 and not any(self._asked.values()):
             self._shown = now
             subject = self._stream.presence(self._names[MAIN], self.policy.name)
-            self._out.append(publish(subject, b"", b"", {"Nats-TTL": f"{ceil(self._ack_wait)}s"}))
+            self._out.append(publish(subject, b"", b"", {"Nats-Rollup": "sub", TTL: str(self.policy.ack_wait_ms)}))
         if self.in_flight.held and now >= self._renewed + self._ack_wait / 3:
             for origin in self._names:
                 self._answer(b"+WPI", self.in_flight.tokens(origin))

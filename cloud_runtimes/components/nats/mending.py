@@ -309,8 +309,7 @@ class NatsMender(NatsAdmin):
         """Return the members of a group without an order, as far as they have a name: those that wait for messages have none."""
         names = [self._stream.consumer(origin, topic, group) for origin in (MAIN, RETRY)]
         waiting = sum(each["num_waiting"] for each in (yield from self._stream.consumers()) if each["name"] in names)
-        busy = yield from self._stream.read(self._stream.presence(names[0], "*"), 0, END)
-        found = {each.headers["Nats-Subject"].rpartition(".")[2] for each in busy}
+        found = yield from self._stream.present(names[0])
         return [*found, *([f"{waiting} requests for messages"] if waiting else [])]
 
     def _delete_consumers(self, topic: str, group: str) -> Flow[None]:
