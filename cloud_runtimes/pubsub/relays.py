@@ -84,7 +84,7 @@ class Relays:
     def forked(self) -> None:
         """In a forked child: the threads are the parent's."""
         self._forwarders: dict[Hashable, Forwarder] = {}
-        self._known: dict[Relay, Forwarder] = {}
+        self._known: dict[tuple[str, str, str], Forwarder] = {}  # the component of a name stays the same
 
     def outbox(self, service: str, store_name: str, pubsub_name: str) -> Forwarder:
         """Return the forwarder of what transactions of a store publish, which has started.
@@ -92,13 +92,15 @@ class Relays:
         Raises:
             UnsupportedError: no events can wait in the store.
         """
+        if (known := self._known.get((service, store_name, pubsub_name))) is not None:
+            return known
         relay = Relay(service, store_name, pubsub_name, self._vendor(pubsub_name))
-        return self._known.get(relay) or self._start(relay, partial(self._driver, pubsub_name))
+        return self._start(relay, partial(self._driver, pubsub_name))
 
     def spool(self, pubsub_name: str, spool: Spool) -> None:
         """Have what waits in a spool forwarded from now on."""
         relay = self.of_spool(pubsub_name)
-        forwarder = self._known.get(relay) or self._start(relay, lambda: spool.target, spool.expire)
+        forwarder = self._known.get(relay[:3]) or self._start(relay, lambda: spool.target, spool.expire)
         spool.wake = forwarder.wake
         spool.wake()
 
@@ -126,7 +128,7 @@ class Relays:
                 forwarder = Forwarder(self._frame, relay.pubsub_name, stores, target, expire)
                 self._forwarders[store.identity] = forwarder
                 self._frame.context.handles.add(forwarder)
-            self._known[relay] = forwarder
+            self._known[relay[:3]] = forwarder
         forwarder.start()
         if isinstance(store, KeyStore):
             in_background("relay", partial(self._remember, relay.store_name, relay.names[0]), _RETRIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,6 +22,7 @@ class Change(ABC):
         """Write it in the open transaction of a DBAPI connection (PEP 249), such as `DatabaseSession.commit` has; an error undoes the transaction."""
 
 
+@lru_cache(64)
 def database_of(url: str) -> Hashable:
     """Return what is equal for two URLs of one PostgreSQL database, whoever the user is; ``None``: no URL."""
     try:
