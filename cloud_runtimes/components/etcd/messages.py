@@ -53,14 +53,17 @@ def read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
     at, end = 0, len(data)
     try:
         while at < end:
-            tag, at = _read(data, at)
+            tag, at = data[at], at + 1
+            if tag >= _LARGE:
+                tag, at = _read(data, at - 1)
+            value: Any = data[at]
+            at += 1
+            if value >= _LARGE:
+                value, at = _read(data, at - 1)
             if tag & 7 == 2:
-                size, at = _read(data, at)
-                value: Any = data[at : at + size]
-                at += size
-            elif tag & 7 == 0:
-                value, at = _read(data, at)
-            else:
+                at += value
+                value = data[at - value : at]
+            elif tag & 7:
                 raise ValueError(f"field {tag}")
             yield tag >> 3, value
     except IndexError:
