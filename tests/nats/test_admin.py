@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes.components.nats import member
-from cloud_runtimes.components.nats.streams import MAIN, EventStream
+from cloud_runtimes.components.nats.consumers import EventStream
+from cloud_runtimes.components.nats.streams import MAIN
 from cloud_runtimes.errors import ConflictError, PermissionDeniedError, UnsupportedError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api

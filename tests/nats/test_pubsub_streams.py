@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from cloud_runtimes.components.nats.consumers import EventStream
 from cloud_runtimes.components.nats.failures import NO_CONSUMER, ServerError
-from cloud_runtimes.components.nats.streams import MAIN, EventStream
+from cloud_runtimes.components.nats.streams import MAIN
 from cloud_runtimes.errors import (
     DeadlineExceededError,
     NotFoundError,

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from .._net.connections import ConnectionLost
@@ -162,6 +162,11 @@ def entry_of(sequence: int, data: bytes, headers: dict[str, str], time: str | in
     expires = None if ttl is None or not _MS.fullmatch(ttl) else written + int(ttl)
     deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
     return Entry(sequence, data, headers, deleted, expires, written)
+
+
+def rfc3339(time_ms: int) -> str:
+    """Return milliseconds since 1970 UTC as a time of RFC 3339."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def milliseconds(text: str) -> int:

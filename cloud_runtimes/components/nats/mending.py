@@ -25,13 +25,14 @@ from ...spi.operation import Operation
 from ...spi.pubsub import Delivery, SubscribeRequest
 from .admin import END, NatsAdmin, position_of, taken, unless_absent
 from .buckets import write_all
+from .consumers import begin_policy
 from .entries import API, Put, read_leaders, read_reply
 from .failures import NO_BATCHES, NO_SEQUENCE, WRONG_SEQUENCES, ServerError
 from .messages import DUE, PAST, TOPIC
 from .parts import GroupParts, Place
 from .protocol import Message
 from .requests import Batch, Flow, Request
-from .streams import MAIN, RETRY, begin_policy
+from .streams import MAIN, RETRY
 
 _TOGETHER: Final = 300
 """Messages that one batch removes; it may have 1,000 writes."""

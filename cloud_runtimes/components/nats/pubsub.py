@@ -31,6 +31,7 @@ from ...spi.pubsub import (
 from .._log.claims import count_in
 from .._net.engines import EngineDriver
 from . import NatsComponent
+from .consumers import EventStream
 from .entries import read_reply
 from .failures import NO_STREAM, ServerError, map_error
 from .member import NatsMember
@@ -41,7 +42,6 @@ from .ordered import lag as ordered_lag
 from .parts import GroupParts, settled
 from .protocol import publish
 from .requests import Bulk, Flow
-from .streams import EventStream
 
 _TRIM_EVERY: Final = 60.0
 _TOGETHER: Final = 500
