@@ -2,7 +2,8 @@
 
 ``python -m benches.bench_relay ENGINE …`` starts a server of each engine and measures in turn. A producer sends dicts in
 default settings; the time ends when the broker has all of them. ``--outbox`` measures state transactions on PostgreSQL that
-publish to each engine: several threads, a few events in each transaction.
+publish to each engine: several threads, a few events in each transaction. ``--away`` measures how long `send` takes through
+a spool before Redis, at 20,000 events a second, while the server is there and once it is killed.
 """
 
 from __future__ import annotations
@@ -85,6 +86,37 @@ def outbox(client: CloudRuntimesClient, engine: str, count: int, rounds: int) ->
     say(f"| PostgreSQL → {engine} | {statistics.median(rates):,.0f} events/s |")
 
 
+def away(seconds: float, rounds: int) -> None:
+    """Measure `send` with a broker and without one."""
+    from tests.support import redis
+
+    ratios = []
+    for _ in range(rounds):
+        with redis.serve("redis") as server, tempfile.TemporaryDirectory() as folder:
+            bus = {"component": "redis", "url": server.url, "spool": True}
+            with CloudRuntimesClient(app_id="bench", config={"capa": {"home": folder}, "pubsub": {"bus": bus}}) as client:
+                with client.pubsub.publisher("bus", "t") as publisher:
+                    there = _sends(publisher, seconds)
+                    server.kill()
+                    gone = _sends(publisher, seconds)
+                ratios.append(gone / there)
+                say(f"| redis, p99 of send | {there * 1e6:,.1f} µs | {gone * 1e6:,.1f} µs | {ratios[-1]:.2f} |")
+    say(f"| median | | | {statistics.median(ratios):.2f} |")
+
+
+def _sends(publisher: Any, seconds: float) -> float:
+    """Send 20,000 events a second; return the 99th percentile of how long `send` took, in seconds."""
+    times: list[float] = []
+    begun = time.perf_counter()
+    while (now := time.perf_counter()) < begun + seconds:
+        while len(times) < 20_000 * (now - begun):
+            start = time.perf_counter()
+            publisher.send(EVENT, key=f"k{len(times) % KEYS}")
+            times.append(time.perf_counter() - start)
+        time.sleep(0.001)
+    return statistics.quantiles(times, n=100)[98]
+
+
 def main() -> None:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -92,7 +124,12 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--outbox", action="store_true")
+    parser.add_argument("--away", type=float, metavar="SECONDS")
     given = parser.parse_args()
+    if given.away:
+        say("| | server there | server away | ratio |\n|---|--:|--:|--:|")
+        away(given.away, given.rounds)
+        return
     say(
         "| | events from an outbox |\n|---|--:|"
         if given.outbox
