@@ -13,7 +13,7 @@ from cloud_runtimes.errors import ResourceExhaustedError, UnavailableError
 from cloud_runtimes.spi.pubsub import Settlement
 from tests.support import Make
 from tests.support.harnesses.nats import NatsHome
-from tests.support.members import SOON, answer, die, join, poll
+from tests.support.members import SOON, answer, collect, die, join, poll
 from tests.support.nats import Serve
 from tests.support.nats_other import Other, beside, on, payloads
 from tests.support.waiting import Stopwatch, running, until
@@ -110,11 +110,11 @@ def test_a_member_that_dies_is_followed(home: NatsHome) -> None:
     home.client().pubsub.publish_bulk("bus", "t", [0, 1, 2])
     dead = join(home.client(), ack_wait=0.4)
     asked = time.monotonic()
-    assert len(poll(dead)) == 3
+    collect(dead, 3)
     with Stopwatch() as watch:
         die(dead)
         other = join(home.client(), ack_wait=0.4)
-        deliveries = poll(other)
+        deliveries = collect(other, 3)
         assert watch.seconds < 2
     assert time.monotonic() - asked > 0.35
     assert [(each.record.payload, each.deliveries) for each in deliveries] == [(b"0", 2), (b"1", 2), (b"2", 2)]
@@ -193,7 +193,7 @@ def test_acknowledgements_that_a_connection_lost_are_sent_again(home: NatsHome, 
     client = home.client()
     client.pubsub.publish_bulk("bus", "t", [0, 1, 2])
     source = join(client)
-    deliveries = poll(source)
+    deliveries = collect(source, 3)
     connection = source._connection
     connection.send = lambda data, deadline: None  # the system takes it, and it never arrives
     source.poll(answer(deliveries), 0, 0.0)

@@ -26,7 +26,7 @@ from cloud_runtimes.testing import Api
 from tests.support import Make, Rounds
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
-from tests.support.members import SOON, answer, join, poll
+from tests.support.members import SOON, answer, collect, join, poll
 from tests.support.nats import Serve
 from tests.support.nats_other import Other, on
 from tests.support.waiting import Stopwatch, until
@@ -45,7 +45,7 @@ def test_nothing_is_trimmed_that_a_group_has_not_settled(home: NatsHome, other: 
 
     client.pubsub.publish_bulk("bus", "t", list(range(10)))
     source = join(client)
-    deliveries = poll(source)
+    deliveries = collect(source, 10)
     publish_later()
     assert other.stored() == 11
     assert not poll(source, answer(deliveries[:4]), want=0, timeout=0.1)

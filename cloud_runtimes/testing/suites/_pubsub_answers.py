@@ -338,13 +338,19 @@ class AnswerTests(Suite):
     def test_batch_settles_the_rest(self, call: Call, api: Api) -> None:
         call("publish_bulk", "t", ["a", "b", "c"])
         with call.opened("subscribe", "t", batch=3) as sub:
-            batch = api.call(sub, "receive", SOON)
-            assert [event.data for event in batch] == ["a", "b", "c"]
-            batch[1].retry(delay=0)
-            batch.ack()
-            again = api.call(sub, "receive", SOON)
-            assert [event.data for event in again] == ["b"]
-            again.drop()
+            seen: list[str] = []
+            while len(seen) < 4:  # a broker may send them in parts
+                batch = api.call(sub, "receive", SOON)
+                assert batch is not None, f"only {seen} came"
+                got = [event.data for event in batch]
+                if "b" in got and "b" not in seen:
+                    batch[got.index("b")].retry(delay=0)
+                seen += got
+                if len(seen) < 4:
+                    batch.ack()
+                else:
+                    batch.drop()
+            assert sorted(seen) == ["a", "b", "b", "c"]
             assert api.call(sub, "receive", NEVER) is None
 
     # -- handlers -------------------------------------------------------------
