@@ -94,7 +94,9 @@ def away(seconds: float, rounds: int) -> None:
     for _ in range(rounds):
         with redis.serve("redis") as server, tempfile.TemporaryDirectory() as folder:
             bus = {"component": "redis", "url": server.url, "spool": True}
-            with CloudRuntimesClient(app_id="bench", config={"capa": {"home": folder}, "pubsub": {"bus": bus}}) as client:
+            with CloudRuntimesClient(
+                app_id="bench", config={"capa": {"home": folder}, "pubsub": {"bus": bus}}
+            ) as client:
                 with client.pubsub.publisher("bus", "t") as publisher:
                     there = _sends(publisher, seconds)
                     server.kill()
