@@ -64,7 +64,7 @@ def test_a_group_that_has_gone_is_made_again(home: NatsHome, other: Other) -> No
 
 
 def test_members_that_begin_at_once_make_one_group(home: NatsHome) -> None:
-    """One of them must not make it anew, which the others would take for its end."""
+    """A second one, written over the first, is its end for those that have joined."""
     clients = [home.client() for _ in range(4)]
     with ThreadPoolExecutor(len(clients)) as pool:
         for number in range(20):
