@@ -17,6 +17,7 @@ from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api
 from tests.support import Make
 from tests.support.harnesses.nats import NatsHome
+from tests.support.members import collect, die, join
 from tests.support.nats import Serve
 from tests.support.nats_other import Other
 from tests.support.waiting import until
@@ -133,6 +134,29 @@ def test_a_group_with_a_busy_member_is_not_deleted(home: NatsHome, api: Api, mon
         finally:
             ended.set()
     assert client.admin.delete_group("bus", "t", "g") is not None
+
+
+def test_a_dead_member_counts_until_its_lease_is_over(home: NatsHome, other: Other) -> None:
+    """Its last word stays in the stream."""
+    client = home.client()
+    client.pubsub.publish("bus", "t", 1)
+    source = join(client, ack_wait=4.0)
+    collect(source, 1)
+    source._asked = dict.fromkeys(source._asked, 0)  # as if it had no room
+    source._renew()
+    source._ping()
+    die(source)
+    with pytest.raises(ConflictError, match="stop them first"):
+        client.admin.delete_group("bus", "t", "suite")
+
+    def is_deleted() -> bool:
+        try:
+            return client.admin.delete_group("bus", "t", "suite") == 1
+        except ConflictError:
+            return False
+
+    assert until(is_deleted)
+    assert other.stored(source._stream.presence("suite=t", source.policy.name)) == 1
 
 
 def test_a_group_whose_move_was_interrupted_skips_nothing(home: NatsHome, other: Other) -> None:

@@ -20,7 +20,7 @@ from .messages import Reader, sequence_of
 from .parts import GroupParts, Survey, groups_in_order
 from .protocol import Message
 from .requests import Batch, Flow, Request
-from .streams import MAIN, RETRY
+from .streams import END, MAIN, RETRY
 
 if TYPE_CHECKING:
     from .pubsub import NatsPubSub
@@ -29,8 +29,6 @@ R = TypeVar("R")
 T = TypeVar("T", bound=InFlight)
 _PAGE: Final = 200
 """Messages, or topics, that are asked for at once."""
-END: Final = 2**62
-"""Behind all messages, and all times."""
 
 
 class NatsAdmin(PubSubAdmin):

@@ -12,7 +12,7 @@ from .buckets import patient
 from .entries import milliseconds, read_direct, rfc3339
 from .failures import CONSUMER_EXISTS, CONSUMER_LEAVES, NO_CONSUMER, NO_STREAM, ServerError
 from .requests import Batch, Flow
-from .streams import MAIN, RETRY, Stream
+from .streams import END, MAIN, RETRY, Stream
 
 _NEVER: Final = "9999-12-31T00:00:00Z"
 _TICK: Final = 0.002
@@ -141,9 +141,8 @@ class EventStream(Stream):
 
     def present(self, consumer: str) -> Flow[set[str]]:
         """Return the members of a group that said so within their lease; see `presence`."""
-        info = yield from self.api("STREAM.INFO")
-        said = yield from self.read(self.presence(consumer, "*"), 0, info["state"]["last_seq"])
-        now = milliseconds(info["ts"])
+        said = yield from self.read(self.presence(consumer, "*"), 0, END)
+        now = milliseconds((yield from self.api("STREAM.INFO"))["ts"])
         live = [each for each in said if (read_direct(each).expires_ms or inf) > now]
         return {each.headers["Nats-Subject"].rpartition(".")[2] for each in live}
 

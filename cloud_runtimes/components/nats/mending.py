@@ -23,7 +23,7 @@ from ...spi.broker.showing import Shown, all_parts, in_order, milliseconds
 from ...spi.events import EventRecord
 from ...spi.operation import Operation
 from ...spi.pubsub import Delivery, SubscribeRequest
-from .admin import END, NatsAdmin, position_of, taken, unless_absent
+from .admin import NatsAdmin, position_of, taken, unless_absent
 from .buckets import write_all
 from .consumers import begin_policy
 from .entries import API, Put, read_leaders, read_reply
@@ -32,7 +32,7 @@ from .messages import DUE, PAST, TOPIC
 from .parts import GroupParts, Place
 from .protocol import Message
 from .requests import Batch, Flow, Request
-from .streams import MAIN, RETRY
+from .streams import END, MAIN, RETRY
 
 _TOGETHER: Final = 300
 """Messages that one batch removes; it may have 1,000 writes."""

@@ -22,7 +22,7 @@ from .messages import Events, Reader, sequence_of
 from .parts import GroupParts, Owned, Place
 from .protocol import Message
 from .requests import Flow
-from .streams import MAIN, RETRY
+from .streams import END, MAIN, RETRY
 
 if TYPE_CHECKING:
     from .pubsub import NatsPubSub
@@ -227,8 +227,8 @@ def lag(driver: NatsPubSub, topic: str, group: str) -> Flow[int | None]:
     places = [its.progress for its in survey.parts]
     stream, events, begins = driver.stream, 0, 0
     if any(its.open for its in places):
-        first = yield from stream.read_log(topic, place.log, 0, 2**62, 1)
-        begins = int(first[0].headers["Nats-Sequence"]) if first else 2**62
+        first = yield from stream.read_log(topic, place.log, 0, END, 1)
+        begins = int(first[0].headers["Nats-Sequence"]) if first else END
     request = SubscribeRequest(topic, group, None, None, None, None, False, None)
     in_flight = _in_flight(place.parts, DeliveryPolicy("", request), sequence_of)
     for part, its in enumerate(places):
@@ -242,7 +242,7 @@ def lag(driver: NatsPubSub, topic: str, group: str) -> Flow[int | None]:
         for message in messages:
             sequence = message.headers["Nats-Sequence"]
             token = f"$JS.ACK.s.c.1.{sequence}.1.0.0".encode()
-            Reader(in_flight).take(MAIN, [message._replace(reply=token)], 2**62)
+            Reader(in_flight).take(MAIN, [message._replace(reply=token)], END)
         position = in_flight.read_all()
     for subject in (stream.topic(topic), stream.back(place.log)):
         events += yield from stream.count(subject, last)

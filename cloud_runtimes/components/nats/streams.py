@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAIN, RETRY = 1, 2
 """Where a message comes from: the topic, or what comes again for the group."""
+END: Final = 2**62
+"""Behind all messages, and all times."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
 _LONGEST: Final = 200
 """Characters of a name; a server takes 255 of a consumer's."""
