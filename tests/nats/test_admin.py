@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -167,3 +168,23 @@ def test_a_group_whose_move_was_interrupted_skips_nothing(home: NatsHome, other:
     with client.pubsub.subscribe("bus", "t", group="g", start="latest") as events:
         got = [events.receive(timeout=10) for _ in range(2)]
         assert sorted(event.data for event in got if event) == [0, 1]
+
+
+def test_members_wait_for_who_moves_their_group(home: NatsHome, other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever moves it is slow between the removal of the old place and the new one."""
+    client = home.client()
+    client.pubsub.publish_bulk("bus", "t", [0, 1])
+    with client.pubsub.subscribe("bus", "t", group="g") as events:
+        assert sorted(event.data for event in (events.receive(10), events.receive(10)) if event) == [0, 1]
+        remove = EventStream.remove
+
+        def remove_and_wait(stream: EventStream, consumer: str) -> Any:
+            yield from remove(stream, consumer)
+            time.sleep(0.3)
+
+        monkeypatch.setattr(EventStream, "remove", remove_and_wait)
+        home.client().admin.seek("bus", "t", "g", "latest")
+        client.pubsub.publish("bus", "t", 2)
+        event = events.receive(10)
+        assert event
+        assert event.data == 2

@@ -15,6 +15,8 @@ from .requests import Batch, Flow
 from .streams import END, MAIN, RETRY, Stream
 
 _NEVER: Final = "9999-12-31T00:00:00Z"
+_MOVE: Final = 20
+"""Looks until a group that somebody moves has its new place; there is a moment between them."""
 _TICK: Final = 0.002
 """Seconds by which a time in milliseconds may be too early."""
 
@@ -67,6 +69,10 @@ class EventStream(Stream):
                 raise
             action = "create"
             if origin == MAIN and not moves and (yield from self.has_group(request.topic, request.group, RETRY)):
+                for _ in range(_MOVE):
+                    yield Batch(failure=error)
+                    if (yield from self.has_group(request.topic, request.group)):
+                        return (yield from self.join_origin(origin, request, ack_wait_ms, begins))
                 begins = None  # somebody died while moving the group: it skips nothing
             config = {
                 "durable_name": name, "name": name, "filter_subject": subject, **begin_policy(begins),
