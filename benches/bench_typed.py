@@ -66,21 +66,60 @@ def client() -> Iterator[CloudRuntimesClient]:
 class Sending:
     """Sends objects that were made before, each of them once; what leaves the buffer is timed by nobody."""
 
-    def __init__(self, client: CloudRuntimesClient, topic: str, make: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        client: CloudRuntimesClient,
+        topic: str,
+        make: Callable[[], Any],
+        attributes: Callable[[int], dict[str, Any]] | None = None,
+    ) -> None:
         self._publisher = client.pubsub.publisher("bus", topic, delivery_timeout=600)
         self._make = make
+        self._attributes = attributes
+        self._given: list[dict[str, Any]] = []
         self._values: list[Any] = []
 
     def prepare(self) -> None:
         """Make the objects of a slice."""
         self._publisher.flush()
         self._values = [self._make() for _ in range(SLICE)]
+        if self._attributes is not None:
+            self._given = [self._attributes(number) for number in range(SLICE)]
 
     def send(self) -> None:
         """Send them."""
         send = self._publisher.send
         for value in self._values:
             send(value)
+
+    def send_with_attributes(self) -> None:
+        """Send them with attributes of their own."""
+        send = self._publisher.send
+        for value, given in zip(self._values, self._given, strict=True):
+            send(value, attributes=given)
+
+
+def bench_send_attributes(beside: Any, client: CloudRuntimesClient) -> None:
+    def attributes(number: int) -> dict[str, Any]:
+        return {"id": f"order-{number}", "type": "shop.order.created", "subject": f"orders/{number}", "tenant": "red"}
+
+    ours = Sending(client, "a", lambda: dict(ORDER), attributes)
+    theirs = Sending(client, "d", lambda: dict(ORDER))
+
+    def prepare() -> None:
+        ours.prepare()
+        theirs.prepare()
+
+    beside(
+        "send of a dict with four attributes",
+        ours.send_with_attributes,
+        {"send of a dict": theirs.send},
+        per=SLICE,
+        unit="event",
+        slices=True,
+        before=prepare,
+        clocks={"CPU of the thread": time.thread_time},
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,8 @@ cdef enum:
     OTHER_WAY = -2
 
 ELSEWHERE = OTHER_WAY
+cdef dict CONTEXT_TEXTS = {"id": AT_ID, "type": AT_TYPE, "source": AT_SOURCE, "subject": AT_SUBJECT}
+cdef frozenset NO_EXTENSIONS = RESERVED | {"traceparent", "dataschema"}     # those that are more than text
 
 
 # What a content type stands for: what becomes of data that is not bytes-like.
@@ -16,6 +18,81 @@ cdef enum:
     VALUES      # `encode`
     TEXT
     OCTETS
+
+
+cdef bint is_lower(Slice text) noexcept:
+    # Whether CloudEvents takes it as the name of an extension (spec §3): 1 to 100 of a-z and 0-9.
+    cdef Py_ssize_t at
+    if not 0 < text.size <= 100:
+        return False
+    for at in range(text.size):
+        if not (c"a" <= text.data[at] <= c"z" or c"0" <= text.data[at] <= c"9"):
+            return False
+    return True
+
+
+cdef bint is_uri_reference(Slice text) noexcept:
+    # Whether all characters are those of RFC 3986, appendix A; what is percent-encoded goes the other way.
+    cdef Py_ssize_t at
+    cdef uint8_t c
+    for at in range(text.size):
+        c = text.data[at]
+        if not (c"a" <= c | 32 <= c"z" or c"-" <= c <= c";" or c and strchr("_~?#[]@!$&'()*+,=", c)):
+            return False
+    return True
+
+
+cdef bytes take_attributes(dict given, Parts* parts):
+    # Fills in what is text and sound; the object with the extensions, empty without any, `None` where something goes the other way.
+    cdef Slice name, value
+    cdef Py_ssize_t room = 2    # the braces, one of which stands for the first comma
+    cdef uint8_t* out
+    cdef bytes extensions
+    cdef int place
+    try:
+        for key, item in given.items():
+            if type(key) is not str or type(item) is not str:
+                return None
+            value.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(item, &value.size)
+            place = CONTEXT_TEXTS.get(key, -1)
+            if check_text(value.data, value.size, place < 0) != TEXT_GOOD:
+                return None
+            if place < 0:
+                name.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(key, &name.size)
+                if parts.flags & EXTENSIONS or key in NO_EXTENSIONS or not is_lower(name):
+                    return None
+                room += name.size + escaped_size(value.data, value.size) + 6
+            elif place == AT_ID and parse_uuid7(value.data, value.size, parts.id):
+                continue
+            elif place == AT_SOURCE and not is_uri_reference(value):
+                return None
+            else:
+                parts.flags |= <uint32_t>1 << place
+                parts.texts[place] = value
+    except UnicodeEncodeError:
+        return None
+    if room == 2:
+        return b""
+    if room - 1 > TEXT_MAX:
+        return None
+    extensions = PyBytes_FromStringAndSize(NULL, room - 1)
+    out = <uint8_t*>PyBytes_AS_STRING(extensions)
+    for key, item in given.items():
+        if key in CONTEXT_TEXTS:
+            continue
+        name.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(key, &name.size)
+        value.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(item, &value.size)
+        out[0] = c","
+        out[1] = c'"'
+        memcpy(out + 2, name.data, name.size)
+        out += 2 + name.size
+        memcpy(out, '":"', 3)
+        out = put_escaped(out + 3, value.data, value.size)
+        out[0] = c'"'
+        out += 1
+    out[0] = c"}"
+    (<uint8_t*>PyBytes_AS_STRING(extensions))[0] = c"{"
+    return extensions
 
 
 @cython.final
@@ -52,8 +129,8 @@ cdef class Entry:
     def send(self, data, *, key=None, attributes=None, metadata=None, timeout=...):
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
         cdef int64_t sequence
-        if attributes is None and metadata is None:
-            sequence = self.add(data, key)
+        if metadata is None:
+            sequence = self.add(data, key, attributes)
             if sequence > 0:
                 return sequence
         options = {"key": key, "attributes": attributes, "metadata": metadata}
@@ -61,9 +138,9 @@ cdef class Entry:
             options["timeout"] = timeout
         return self.other(data, **options)
 
-    def offer(self, data, key=None):
+    def offer(self, data, key=None, attributes=None):
         """Do as `send` does without the other way: 0 when there is no room now, `ELSEWHERE` for what never goes this way."""
-        return self.add(data, key)
+        return self.add(data, key, attributes)
 
     cdef object payload(self, object data, Parts* parts):
         # Fills in payload and content type. The object that holds the payload; `None` for what goes the other way.
@@ -101,9 +178,12 @@ cdef class Entry:
         parts.payload = slice_of(<bytes?>held)
         return held
 
-    cdef int64_t add(self, object data, object key) except -1:
+    cdef int64_t add(self, object data, object key, object attributes) except -1:
         cdef BatchBuffer buffer = self.buffer
         cdef Parts parts
+        cdef uint8_t[16] id
+        cdef dict own = None    # a copy: encoding data may run code that changes the other
+        cdef bytes extensions = None
         cdef uint8_t[TRACEPARENT_SIZE] header
         cdef Py_ssize_t size
         cdef int64_t sequence
@@ -123,6 +203,17 @@ cdef class Entry:
                     parts.texts[AT_TRACEPARENT].data = header
                     parts.texts[AT_TRACEPARENT].size = TRACEPARENT_SIZE
                     parts.flags |= TRACEPARENT
+            clear_id(parts.id)
+            if attributes is not None:
+                if type(attributes) is not dict:
+                    return OTHER_WAY
+                own = attributes.copy()
+                extensions = take_attributes(own, &parts)
+                if extensions is None:
+                    return OTHER_WAY
+                if extensions:
+                    parts.texts[AT_EXTENSIONS] = slice_of(extensions)
+                    parts.flags |= EXTENSIONS
             if key is not None:
                 take_text(InvalidArgumentError, "key", key, False, &parts.texts[AT_KEY])
                 parts.flags |= KEY
@@ -136,7 +227,9 @@ cdef class Entry:
             if size - 4 > RECORD_MAX:
                 return OTHER_WAY
             buffer.refuse_large(size)
-            draw_now(&parts.time_us, parts.id)
+            draw_now(&parts.time_us, id)
+            if no_id(parts.id) and not parts.flags & ID_TEXT:
+                memcpy(parts.id, id, 16)
             with cython.critical_section(buffer):
                 sequence = buffer.add(&parts, NULL, size, &wake)
             if sequence < 0:

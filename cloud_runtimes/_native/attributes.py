@@ -12,6 +12,7 @@ from ..errors import InvalidArgumentError, PayloadError
 __all__ = [
     "CONTEXT",
     "FORMAT",
+    "RESERVED",
     "TEXTS",
     "TEXT_MAX",
     "check_template",
@@ -36,7 +37,8 @@ CONTEXT = ("id", "type", "source", "subject", "time")
 """Attributes of the context, which are arguments of their own."""
 FORMAT = ("datacontenttype", "data", "data_base64", "specversion")
 """Members of the JSON format that come from the data."""
-_RESERVED = frozenset({*CONTEXT, *FORMAT, "partitionkey", "expirytime"})
+RESERVED = frozenset({*CONTEXT, *FORMAT, "partitionkey", "expirytime"})
+"""Names that no extension has."""
 TEXTS = frozenset({*CONTEXT, "specversion", "datacontenttype", "traceparent", "partitionkey", "expirytime"})
 """Attributes that are text and no extensions of a record."""
 
@@ -77,7 +79,7 @@ def encode_extensions(extensions: Any) -> tuple[bytes, Any]:
         if name == "traceparent":
             traceparent = value
             continue
-        if name in _RESERVED:
+        if name in RESERVED:
             raise InvalidArgumentError(f"extension {name!r}: the name is an attribute of its own; give it as one")
         if isinstance(value, bool):
             text = b"true" if value else b"false"

@@ -226,7 +226,7 @@ class Entry:
 
     Args:
         encode: what makes bytes of values under this content type, `codec.json.encode` or `codec.msgpack.encode`; `None`: nothing does. The compiled twin takes its own short cut for `payload.encode_json`.
-        other: takes what this way does not: attributes, metadata, an event that is too large or for which there is no room now, a context with a trace state or baggage, data that is refused, all of an unknown `kind`. Called with the arguments of `send`.
+        other: takes what this way does not: attributes (the compiled twin leaves it those alone that are more than plain text), metadata, an event that is too large or for which there is no room now, a context with a trace state or baggage, data that is refused, all of an unknown `kind`. Called with the arguments of `send`.
         failed: called with an error that leaves.
         content_type: of all events; `None` is JSON, and ``application/octet-stream`` for bytes-like data.
         kind: what that content type stands for, as `codec.payload.content_kind` says.
@@ -261,8 +261,8 @@ class Entry:
         self, data: Any, *, key: Any = None, attributes: Any = None, metadata: Any = None, timeout: Any = ...
     ) -> int:
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
-        if attributes is None and metadata is None:
-            sequence = self.offer(data, key)
+        if metadata is None:
+            sequence = self.offer(data, key, attributes)
             if sequence > 0:
                 return sequence
         options = {"key": key, "attributes": attributes, "metadata": metadata}
@@ -270,10 +270,10 @@ class Entry:
             options["timeout"] = timeout
         return self._other(data, **options)
 
-    def offer(self, data: Any, key: Any = None) -> int:
+    def offer(self, data: Any, key: Any = None, attributes: Any = None) -> int:
         """Do as `send` does without the other way: 0 when there is no room now, `ELSEWHERE` for what never goes this way."""
         buffer, max_event = self._aim
-        if buffer is None or not self._kind:
+        if buffer is None or not self._kind or attributes is not None:
             return ELSEWHERE
         try:
             traceparent, more = (None, False) if self._own_trace else outgoing()

@@ -128,8 +128,8 @@ class Publisher(ClosingHandle):
     ) -> int:
         """Encode and append; 0: no room now."""
         try:
-            if attributes is None and metadata is None:
-                sequence = self._entry.offer(data, key)
+            if metadata is None:
+                sequence = self._entry.offer(data, key, attributes)
                 if sequence != kernel.ELSEWHERE:
                     return sequence
             if attributes is not None or self._attributes is not None:

@@ -339,7 +339,7 @@ def test_the_rest_goes_the_other_way(batch: ModuleType) -> None:
     for data, options in (
         ([1] * 100, {}),
         (b"x" * 200, {}),
-        ({"n": 1}, {"attributes": {}}),
+        ({"n": 1}, {"attributes": {"n": 1}}),
         ({"n": 1}, {"metadata": {}}),
         ({"n": "x" * 200}, {}),  # larger than max_event
         ([1] * 100, {"timeout": None}),
