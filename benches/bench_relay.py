@@ -2,7 +2,8 @@
 
 ``python -m benches.bench_relay ENGINE …`` starts a server of each engine and measures in turn. A producer sends dicts in
 default settings; the time ends when the broker has all of them. ``--outbox`` measures state transactions on PostgreSQL that
-publish to each engine: several threads, a few events in each transaction. ``--away`` measures how long `send` takes through
+publish to each engine: several threads, a few events in each transaction. Kafka and Redis stand beside an outbox that is
+written by hand with the usual clients. ``--away`` measures how long `send` takes through
 a spool before Redis, at 20,000 events a second, while the server is there and once it is killed.
 """
 
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benches.bench_order import say, served
+from benches.outbox_by_hand import ByHand, to_kafka, to_redis
 from cloud_runtimes import CloudRuntimesClient
 
 ENGINES = ("redis", "kafka", "nats", "rabbitmq")
@@ -65,9 +67,9 @@ def spool(client: CloudRuntimesClient, engine: str, count: int, rounds: int) -> 
     say(f"| {engine} | {direct:,.0f}/s | {spooled:,.0f}/s | {ratio:.2f} |")
 
 
-def outbox(client: CloudRuntimesClient, engine: str, count: int, rounds: int) -> None:
+def outbox(client: CloudRuntimesClient, engine: str, count: int, rounds: int, peer: ByHand | None) -> None:
     """Measure transactions that publish to another engine."""
-    rates = []
+    rates, theirs = [], []
     for number in range(rounds):
         topic = f"outbox-{number}"
 
@@ -83,7 +85,19 @@ def outbox(client: CloudRuntimesClient, engine: str, count: int, rounds: int) ->
                 list(pool.map(transact, range(THREADS)))
 
         rates.append(arrived(client, "direct", topic, count, publish))
-    say(f"| PostgreSQL → {engine} | {statistics.median(rates):,.0f} events/s |")
+        if peer is not None:
+            theirs.append(peer.rate(f"by-hand-{number}", EVENT, count, THREADS, EVENTS, KEYS))
+    hand = "| |"
+    if theirs:
+        ratio = statistics.median(one / two for one, two in zip(rates, theirs, strict=True))
+        hand = f"{statistics.median(theirs):,.0f} | {ratio:.2f} |"
+    say(f"| PostgreSQL → {engine} | {statistics.median(rates):,.0f} | {hand}")
+
+
+def _by_hand(engine: str, table: dict[str, Any], url: str, rounds: int) -> ByHand | None:
+    if engine == "kafka":
+        return ByHand(url, to_kafka(table["servers"], [f"by-hand-{number}" for number in range(rounds)]))
+    return ByHand(url, to_redis(table["url"])) if engine == "redis" else None
 
 
 def away(seconds: float, rounds: int) -> None:
@@ -133,7 +147,7 @@ def main() -> None:
         away(given.away, given.rounds)
         return
     say(
-        "| | events from an outbox |\n|---|--:|"
+        "| events a second from an outbox | ours | by hand | ratio |\n|---|--:|--:|--:|"
         if given.outbox
         else "| | direct | through a spool | ratio |\n|---|--:|--:|--:|"
     )
@@ -144,7 +158,11 @@ def main() -> None:
             tables = _config(engine, config, folder)
             tables["state"] = {"orders": {"component": "postgres", "url": postgres["capa"]["home"]}}
             with CloudRuntimesClient(app_id="bench", config=tables) as client:
-                (outbox if given.outbox else spool)(client, engine, given.events, given.rounds)
+                if given.outbox:
+                    peer = _by_hand(engine, tables["pubsub"]["direct"], postgres["capa"]["home"], given.rounds)
+                    outbox(client, engine, given.events, given.rounds, peer)
+                else:
+                    spool(client, engine, given.events, given.rounds)
 
 
 if __name__ == "__main__":
