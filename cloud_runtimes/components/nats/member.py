@@ -372,7 +372,8 @@ class NatsMember(SocketMember):
     def _take(self, origin: int, messages: list[Message | Events]) -> None:
         statuses = [each for each in messages if isinstance(each, Message) and not each.reply and each.status]
         if statuses:
-            messages = [message for message in messages if message not in statuses]
+            told = set(map(id, statuses))
+            messages = [message for message in messages if id(message) not in told]
         if messages:
             taken = sum(len(each.tokens) if isinstance(each, Events) else 1 for each in messages)
             self._asked[origin] = max(0, self._asked[origin] - taken)
