@@ -19,7 +19,7 @@ from attribute_text cimport UUID_ROOM, parse_uuid7, put_time, put_uuid, time_max
 from attributes cimport PyUnicode_AsUTF8AndSize, slice_of, take_payload, take_text, take_traceparent
 from cloudevent cimport IN_TIME, Event, event_parts, read_event
 from ids cimport Ids, next_id, reseed_ids
-from json_text cimport is_value, utf8_valid
+from json_text cimport is_value, skip_plain, utf8_valid
 from objects cimport (
     CR_new, PyGC_Disable, PyGC_Enable, PyObject_GC_IsTracked, PyObject_GC_Track, PyObject_GC_UnTrack, PyUnicode_DecodeUTF8,
     check_single, refused, text_of,

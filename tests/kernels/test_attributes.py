@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloud_runtimes._native.attributes import parse_object
 from cloud_runtimes.codec import json
-from cloud_runtimes.errors import CloudRuntimesError
+from cloud_runtimes.errors import CloudRuntimesError, PayloadError
 from cloud_runtimes.pubsub.outgoing import event_attributes
 from tests.kernels.conftest import load, load_native
 
@@ -151,3 +152,32 @@ def test_a_refusal_is_that_of_the_other_way() -> None:
     batch = load_native("batch")
     with pytest.raises(CloudRuntimesError, match="key must not be empty"):
         offered(batch, {"tenant": "red"}, "")
+
+
+def test_extensions_are_read_as_json_reads_them(twin: str, subtests: pytest.Subtests) -> None:
+    """Also those that another program wrote into a log."""
+    events = load(twin, "events")
+    texts = [
+        b'{"a":"b"}', b'{"a":"b","c":"d"}', b'{"a":"b", "c":"d"}', b'{"a" :"b"}', b' {"a":"b"}', b'{"a":"b"} ', b'{"a":"b","a":"c"}',
+        b'{"":""}', b'{"a":""}', '{"é":"日本"}'.encode(), rb'{"a":"\u0041\n\""}', rb'{"a":"b\\"}', rb'{"a\"":"b"}', b'{"a":1,"b":"c"}',
+        b'{"b":"c","a":true}', b'{"a":-2147483648}', b'{"a":2147483648}', b'{"a":null}', b'{"a":{}}', b'{"a":"b"', b'{"a":"b}', b'{"a":"b",}',
+        b'{"a":"b"}x', b'{"a":"b"}}', b'{"a":"b"},"c":"d"}', b'{"a":"b","c"}', b'{"a":"b"x"c":"d"}', b'{,"a":"b"}', b'["a":"b"]', b',"a":"b"}',
+        b'{"a":"b"{"c":"d"}', b'{"a":"\xff"}', b'{"\xc3":"b"}', b'{"a":"\x01"}', rb'{"a":"\ud800"}', rb'{"a":"\x"}', b"{", b"x" * 17, b'{"a":"',
+    ]  # fmt: skip
+    for text in texts:
+        with subtests.test(text=text):
+            written = b'{"a":"%b"}' % (b"x" * 300)
+            size = len(text) - len(written)
+            record = events.encode_record(b"", None, extensions={"a": "x" * 300})
+            shorter = (len(record) - 4 + size - 1).to_bytes(4, "little") + record[4:].replace(
+                b"\xb4\x02" + written, bytes([len(text)]) + text
+            )
+            frame = events.build_frame("/s", "t", "topic", [shorter])
+            try:
+                expected = parse_object(text, "record: extensions")
+            except PayloadError as error:
+                with pytest.raises(PayloadError) as caught:
+                    events.Frame(frame)[0].extensions  # noqa: B018
+                assert str(caught.value) == str(error)
+            else:
+                assert events.Frame(frame)[0].extensions == expected
