@@ -3,10 +3,12 @@
 # This is the part of encoding that may run Python code and fail. A slice borrows from its object, which the caller keeps alive. The classes of the errors are arguments, because a header imports nothing.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
 
 from attribute_text cimport TEXT_EMPTY, TEXT_GOOD, TEXT_LONG, TEXT_MAX, check_text, check_traceparent
+from json_text cimport escaped_size, put_escaped
 from record cimport Slice
 
 
@@ -65,4 +67,58 @@ cdef inline Slice slice_of(bytes text):
     cdef Slice result
     result.data = <const uint8_t*>PyBytes_AS_STRING(text)
     result.size = PyBytes_GET_SIZE(text)
+    return result
+
+
+cdef inline bint borrow_text(object value, bint empty, Slice* text) except -1:
+    # Whether it is a sound String; what is not is left to a way that tells why.
+    if type(value) is not str:
+        return False
+    try:
+        text.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(value, &text.size)
+    except UnicodeEncodeError:
+        return False
+    return check_text(text.data, text.size, empty) == TEXT_GOOD
+
+
+cdef inline bint is_extension_name(Slice text) noexcept:
+    # 1 to 100 of a-z and 0-9 (spec §3, "Attribute Naming Convention").
+    cdef Py_ssize_t at
+    if not 0 < text.size <= 100:
+        return False
+    for at in range(text.size):
+        if not (c"a" <= text.data[at] <= c"z" or c"0" <= text.data[at] <= c"9"):
+            return False
+    return True
+
+
+cdef inline bytes plain_extensions(dict given, frozenset others):
+    # The JSON object of extensions that are text, empty without any; `None` where one is not, or is among `others`. No other thread has the dict.
+    cdef Slice name, value
+    cdef Py_ssize_t size = 1
+    cdef uint8_t* out
+    cdef bytes result
+    if not given:
+        return b""
+    for key, item in given.items():
+        if not borrow_text(key, False, &name) or not is_extension_name(name) or key in others or not borrow_text(item, True, &value):
+            return None
+        size += name.size + escaped_size(value.data, value.size) + 6
+    if size > TEXT_MAX:
+        return None
+    result = PyBytes_FromStringAndSize(NULL, size)
+    out = <uint8_t*>PyBytes_AS_STRING(result)
+    for key, item in given.items():
+        borrow_text(key, False, &name)
+        borrow_text(item, True, &value)
+        out[0] = c","
+        out[1] = c'"'
+        memcpy(out + 2, name.data, name.size)
+        out += 2 + name.size
+        memcpy(out, '":"', 3)
+        out = put_escaped(out + 3, value.data, value.size)
+        out[0] = c'"'
+        out += 1
+    out[0] = c"}"
+    (<uint8_t*>PyBytes_AS_STRING(result))[0] = c"{"
     return result

@@ -18,11 +18,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, strchr
 
-from attribute_text cimport TEXT_GOOD, TEXT_MAX, check_text, parse_uuid7
-from attributes cimport PyUnicode_AsUTF8AndSize, slice_of, take_text
+from attribute_text cimport parse_uuid7
+from attributes cimport borrow_text, plain_extensions, slice_of, take_text
 from blocks cimport Block, Blocks, body_of, free_blocks, new_block, recycle, reserve_in, seal
 from carry cimport MORE, TRACEPARENT_SIZE, WHOLE, Carry
-from json_text cimport escaped_size, put_escaped
 from objects cimport check_single
 from record cimport (
     AT_CONTENT_TYPE, AT_EXTENSIONS, AT_ID, AT_KEY, AT_SOURCE, AT_SUBJECT, AT_TRACEPARENT, AT_TYPE, CONTENT_TYPE,
@@ -35,7 +34,7 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(object)
 
 from cloud_runtimes._native import _events, _payload, _telemetry
-from cloud_runtimes._native.attributes import RESERVED
+from cloud_runtimes._native.attributes import MORE_THAN_TEXT
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
 
 __all__ = ["ELSEWHERE", "BatchBuffer", "Chunk", "Entry"]

@@ -8,7 +8,6 @@ cdef enum:
 
 ELSEWHERE = OTHER_WAY
 cdef dict CONTEXT_TEXTS = {"id": AT_ID, "type": AT_TYPE, "source": AT_SOURCE, "subject": AT_SUBJECT}
-cdef frozenset NO_EXTENSIONS = RESERVED | {"traceparent", "dataschema"}     # those that are more than text
 
 
 # What a content type stands for: what becomes of data that is not bytes-like.
@@ -18,17 +17,6 @@ cdef enum:
     VALUES      # `encode`
     TEXT
     OCTETS
-
-
-cdef bint is_lower(Slice text) noexcept:
-    # Whether CloudEvents takes it as the name of an extension (spec §3): 1 to 100 of a-z and 0-9.
-    cdef Py_ssize_t at
-    if not 0 < text.size <= 100:
-        return False
-    for at in range(text.size):
-        if not (c"a" <= text.data[at] <= c"z" or c"0" <= text.data[at] <= c"9"):
-            return False
-    return True
 
 
 cdef bint is_uri_reference(Slice text) noexcept:
@@ -43,56 +31,24 @@ cdef bint is_uri_reference(Slice text) noexcept:
 
 
 cdef bytes take_attributes(dict given, Parts* parts):
-    # Fills in what is text and sound; the object with the extensions, empty without any, `None` where something goes the other way.
-    cdef Slice name, value
-    cdef Py_ssize_t room = 2    # the braces, one of which stands for the first comma
-    cdef uint8_t* out
-    cdef bytes extensions
+    # Fills in what is text and sound; the extensions, empty without any, `None` where something goes the other way.
+    cdef Slice value
+    cdef dict extensions = {}
     cdef int place
-    try:
-        for key, item in given.items():
-            if type(key) is not str or type(item) is not str:
-                return None
-            value.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(item, &value.size)
-            place = CONTEXT_TEXTS.get(key, -1)
-            if check_text(value.data, value.size, place < 0) != TEXT_GOOD:
-                return None
-            if place < 0:
-                name.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(key, &name.size)
-                if parts.flags & EXTENSIONS or key in NO_EXTENSIONS or not is_lower(name):
-                    return None
-                room += name.size + escaped_size(value.data, value.size) + 6
-            elif place == AT_ID and parse_uuid7(value.data, value.size, parts.id):
-                continue
-            elif place == AT_SOURCE and not is_uri_reference(value):
-                return None
-            else:
-                parts.flags |= <uint32_t>1 << place
-                parts.texts[place] = value
-    except UnicodeEncodeError:
-        return None
-    if room == 2:
-        return b""
-    if room - 1 > TEXT_MAX:
-        return None
-    extensions = PyBytes_FromStringAndSize(NULL, room - 1)
-    out = <uint8_t*>PyBytes_AS_STRING(extensions)
-    for key, item in given.items():
-        if key in CONTEXT_TEXTS:
+    for name, item in given.items():
+        place = CONTEXT_TEXTS.get(name, -1) if type(name) is str else -1
+        if place < 0:
+            extensions[name] = item
+        elif not borrow_text(item, False, &value):
+            return None
+        elif place == AT_ID and parse_uuid7(value.data, value.size, parts.id):
             continue
-        name.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(key, &name.size)
-        value.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(item, &value.size)
-        out[0] = c","
-        out[1] = c'"'
-        memcpy(out + 2, name.data, name.size)
-        out += 2 + name.size
-        memcpy(out, '":"', 3)
-        out = put_escaped(out + 3, value.data, value.size)
-        out[0] = c'"'
-        out += 1
-    out[0] = c"}"
-    (<uint8_t*>PyBytes_AS_STRING(extensions))[0] = c"{"
-    return extensions
+        elif place == AT_SOURCE and not is_uri_reference(value):
+            return None
+        else:
+            parts.flags |= <uint32_t>1 << place
+            parts.texts[place] = value
+    return None if extensions and parts.flags & EXTENSIONS else plain_extensions(extensions, MORE_THAN_TEXT)
 
 
 @cython.final

@@ -16,7 +16,7 @@ from libc.stdlib cimport free
 from libc.string cimport memchr, memcmp, memcpy, memmove, strlen
 
 from attribute_text cimport UUID_ROOM, parse_uuid7, put_time, put_uuid, time_max, time_min
-from attributes cimport PyUnicode_AsUTF8AndSize, slice_of, take_payload, take_text, take_traceparent
+from attributes cimport PyUnicode_AsUTF8AndSize, plain_extensions, slice_of, take_payload, take_text, take_traceparent
 from cloudevent cimport IN_TIME, Event, event_parts, read_event
 from ids cimport Ids, next_id, reseed_ids
 from json_text cimport is_value, skip_plain, utf8_valid
@@ -37,7 +37,7 @@ from writer cimport Writer, write_bytes, writer_bytes, writer_init, writer_relea
 from collections import deque
 from math import inf
 
-from cloud_runtimes._native.attributes import check_template, encode_extensions, encode_metadata, parse_object
+from cloud_runtimes._native.attributes import MORE_THAN_TEXT, check_template, encode_extensions, encode_metadata, parse_object
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
@@ -166,7 +166,10 @@ def encode_record(
     elif time is not None:
         raise InvalidArgumentError(f"time must be RFC 3339 text or microseconds, not {time.__class__.__name__}")
     if extensions is not None:
-        extension_bytes, own = encode_extensions(extensions)
+        own = None
+        extension_bytes = plain_extensions((<dict>extensions).copy(), MORE_THAN_TEXT) if extensions.__class__ is dict else None
+        if extension_bytes is None:
+            extension_bytes, own = encode_extensions(extensions)
         if own is not None:
             if traceparent is not None and traceparent != own:
                 raise InvalidArgumentError("traceparent is given as an argument and as another extension; give one")

@@ -12,7 +12,7 @@ from ..errors import InvalidArgumentError, PayloadError
 __all__ = [
     "CONTEXT",
     "FORMAT",
-    "RESERVED",
+    "MORE_THAN_TEXT",
     "TEXTS",
     "TEXT_MAX",
     "check_template",
@@ -37,8 +37,9 @@ CONTEXT = ("id", "type", "source", "subject", "time")
 """Attributes of the context, which are arguments of their own."""
 FORMAT = ("datacontenttype", "data", "data_base64", "specversion")
 """Members of the JSON format that come from the data."""
-RESERVED = frozenset({*CONTEXT, *FORMAT, "partitionkey", "expirytime"})
-"""Names that no extension has."""
+_RESERVED = frozenset({*CONTEXT, *FORMAT, "partitionkey", "expirytime"})
+MORE_THAN_TEXT = _RESERVED | {"traceparent", "dataschema"}
+"""Names that no extension has, or whose values are not any text."""
 TEXTS = frozenset({*CONTEXT, "specversion", "datacontenttype", "traceparent", "partitionkey", "expirytime"})
 """Attributes that are text and no extensions of a record."""
 
@@ -79,7 +80,7 @@ def encode_extensions(extensions: Any) -> tuple[bytes, Any]:
         if name == "traceparent":
             traceparent = value
             continue
-        if name in RESERVED:
+        if name in _RESERVED:
             raise InvalidArgumentError(f"extension {name!r}: the name is an attribute of its own; give it as one")
         if isinstance(value, bool):
             text = b"true" if value else b"false"
