@@ -18,6 +18,7 @@ from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings, sw
 from cloud_runtimes.components.sqlite.writes import WriteTask
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.spi.pubsub import Settled, Settlement, SubscribeRequest
+from cloud_runtimes.state import StateItem
 from tests.support.waiting import until
 
 DAY = 86400.0
@@ -103,6 +104,14 @@ def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
         while swept < 3 and time.monotonic() < end:
             time.sleep(0.01)
         assert swept >= 3
+
+
+def test_values_that_expire_go_as_fast_as_they_come(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -> None:
+    """An inbox writes more ids a second than sweeping by itself removes."""
+    for number in range(5):
+        client.state.save_bulk("s", [StateItem(key=f"{number}-{each}", value=1, ttl=1.0) for each in range(3000)])
+        clocks.advance(2)
+    assert rows(home, "SELECT count(*) FROM state")[0][0] <= 3000
 
 
 def settle_sweeps(client: CloudRuntimesClient, retention: float = DAY, group_expiry: float = 7 * DAY) -> None:

@@ -46,10 +46,13 @@ _FENCE: Final = "SELECT token FROM fences WHERE store = ? AND key = ?"
 _RAISE_FENCE: Final = (
     "INSERT INTO fences (store, key, token) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET token = excluded.token"
 )
+_EXPIRED: Final = "DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires <= ? LIMIT ?)"
 
 _ABOVE: Final = "\U0010ffff" * MAX_KEY_BYTES
 """Above whatever may follow a prefix."""
 _POINT_READS: Final = 16
+_MANY: Final = 100
+"""Values with a time to live, from which on whoever writes them removes as many that have expired, and more: sweeping alone would not keep up."""
 
 
 class SqliteState(StateDriver):
@@ -207,6 +210,9 @@ class SqliteState(StateDriver):
                 if atomic:
                     raise
                 failed[index] = error
+        expiring = sum(write.ttl_ms is not None for write in writes)
+        if expiring >= _MANY:
+            connection.execute(_EXPIRED, (now, 2 * expiring))
         return failed
 
     def _one(self, connection: sqlite3.Connection, store: int, write: StateWrite, now: int) -> None:

@@ -40,7 +40,7 @@ LOCKS: Final = Sweep(
 )
 EXPIRED: Final = Sweep(
     "SELECT EXISTS (SELECT 1 FROM state WHERE expires <= :now)",
-    ("DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires <= :now LIMIT 200)",),
+    ("DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires <= :now LIMIT 1000)",),
 )
 _TOMBSTONES: Final = (
     "SELECT id, store, version FROM configuration WHERE deleted <= :tombstone ORDER BY deleted, id LIMIT 200"
