@@ -128,7 +128,7 @@ def test_attributes_stand_over_what_all_events_have() -> None:
 
 @pytest.mark.native_only
 def test_attributes_that_encoding_the_data_changes() -> None:
-    """What runs while data are encoded may change the mapping: the event has what was given."""
+    """Code that runs while data are encoded may change the mapping: the event has the attributes that were given."""
     batch, events = load_native("batch"), load_native("events")
     attributes = {"subject": "given " * 20, "tenant": "red " * 20}
     given = dict(attributes)

@@ -171,7 +171,7 @@ def test_a_group_whose_move_was_interrupted_skips_nothing(home: NatsHome, other:
 
 
 def test_members_wait_for_who_moves_their_group(home: NatsHome, other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever moves it is slow between the removal of the old place and the new one."""
+    """The move is slow between the removal of the old place and the new one."""
     client = home.client()
     client.pubsub.publish_bulk("bus", "t", [0, 1])
     with client.pubsub.subscribe("bus", "t", group="g") as events:

@@ -52,7 +52,7 @@ _ABOVE: Final = "\U0010ffff" * MAX_KEY_BYTES
 """Above whatever may follow a prefix."""
 _POINT_READS: Final = 16
 _MANY: Final = 100
-"""Values with a time to live, from which on whoever writes them removes as many that have expired, and more: sweeping alone would not keep up."""
+"""Values with a time to live in one write, from which on it removes twice as many that have expired: sweeping alone would not keep up."""
 
 
 class SqliteState(StateDriver):
