@@ -6,7 +6,6 @@ has them; it has neither a lease nor an order of keys over several processes.
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -88,12 +87,11 @@ class ByHand:
                         cursor.execute(_SAVE, (key, orjson.dumps(event)))
                         cursor.executemany(_ADD, [(topic, key, _cloudevent(event, key)) for _ in range(events)])
 
-        forwarder = threading.Thread(target=self._forward, args=(count,))
         begun = time.perf_counter()
-        forwarder.start()
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(threads + 1) as pool:
+            forwarded = pool.submit(self._forward, count)
             list(pool.map(transact, range(threads)))
-        forwarder.join()
+            forwarded.result()
         return count / (time.perf_counter() - begun)
 
     def _forward(self, count: int) -> None:

@@ -46,7 +46,8 @@ _FENCE: Final = "SELECT token FROM fences WHERE store = ? AND key = ?"
 _RAISE_FENCE: Final = (
     "INSERT INTO fences (store, key, token) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET token = excluded.token"
 )
-_EXPIRED: Final = "DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires <= ? LIMIT ?)"
+DELETE_EXPIRED: Final = "DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires <= :now LIMIT :most)"
+"""Removes at most so many values that have expired."""
 
 _ABOVE: Final = "\U0010ffff" * MAX_KEY_BYTES
 """Above whatever may follow a prefix."""
@@ -212,7 +213,7 @@ class SqliteState(StateDriver):
                 failed[index] = error
         expiring = sum(write.ttl_ms is not None for write in writes)
         if expiring >= _MANY:
-            connection.execute(_EXPIRED, (now, 2 * expiring))
+            connection.execute(DELETE_EXPIRED, {"now": now, "most": 2 * expiring})
         return failed
 
     def _one(self, connection: sqlite3.Connection, store: int, write: StateWrite, now: int) -> None:

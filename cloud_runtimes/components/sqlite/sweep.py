@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._core.arguments import HIDDEN
 from . import SqliteComponent, SqliteSettings
+from .state import DELETE_EXPIRED
 from .writes import WriteTask
 
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ _ORPHANS: Final = (
 LOCKS: Final = Sweep(
     f"SELECT EXISTS (SELECT 1 {_ENDED}) OR EXISTS (SELECT 1 {_ORPHANS})", (f"DELETE {_ENDED}", f"DELETE {_ORPHANS}")
 )
-EXPIRED: Final = Sweep(
-    "SELECT EXISTS (SELECT 1 FROM state WHERE expires <= :now)",
-    ("DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires <= :now LIMIT 1000)",),
-)
+EXPIRED: Final = Sweep("SELECT EXISTS (SELECT 1 FROM state WHERE expires <= :now)", (DELETE_EXPIRED,))
 _TOMBSTONES: Final = (
     "SELECT id, store, version FROM configuration WHERE deleted <= :tombstone ORDER BY deleted, id LIMIT 200"
 )
@@ -101,6 +99,7 @@ def sweep(engine: Engine, what: Sweep, settings: SqliteSettings) -> bool:
     wall, boot = engine.clocks.wall_ms(), engine.clocks.boot_ms()
     names = {
         "now": wall,
+        "most": 1000,
         "boot": engine.clocks.boot_id(),
         "lock": boot - LOCK_MS,
         "tombstone": wall - TOMBSTONE_MS,
