@@ -77,6 +77,17 @@ cdef inline int check_text(const uint8_t* p, Py_ssize_t size, bint empty) noexce
     return TEXT_GOOD
 
 
+cdef inline bint good_name(const uint8_t* p, Py_ssize_t size) noexcept nogil:
+    # CloudEvents §3.1: lower-case letters and digits; 100 is our limit.
+    cdef Py_ssize_t i
+    if not 0 < size <= 100:
+        return False
+    for i in range(size):
+        if not (0x61 <= p[i] <= 0x7A or 0x30 <= p[i] <= 0x39):
+            return False
+    return True
+
+
 cdef inline bint check_traceparent(const uint8_t* p, Py_ssize_t size) noexcept nogil:
     cdef Py_ssize_t i
     if not 0 < size <= 512:

@@ -7,7 +7,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from attribute_text cimport TEXT_EMPTY, TEXT_GOOD, TEXT_LONG, TEXT_MAX, check_text, check_traceparent
+from attribute_text cimport TEXT_EMPTY, TEXT_GOOD, TEXT_LONG, TEXT_MAX, check_text, check_traceparent, good_name
 from json_text cimport escaped_size, put_escaped
 from record cimport Slice
 
@@ -81,17 +81,6 @@ cdef inline bint borrow_text(object value, bint empty, Slice* text) except -1:
     return check_text(text.data, text.size, empty) == TEXT_GOOD
 
 
-cdef inline bint is_extension_name(Slice text) noexcept:
-    # 1 to 100 of a-z and 0-9 (spec §3, "Attribute Naming Convention").
-    cdef Py_ssize_t at
-    if not 0 < text.size <= 100:
-        return False
-    for at in range(text.size):
-        if not (c"a" <= text.data[at] <= c"z" or c"0" <= text.data[at] <= c"9"):
-            return False
-    return True
-
-
 cdef inline bytes plain_extensions(dict given, frozenset others):
     # The JSON object of extensions that are text, empty without any; `None` where one is not, or is among `others`. No other thread has the dict.
     cdef Slice name, value
@@ -101,7 +90,7 @@ cdef inline bytes plain_extensions(dict given, frozenset others):
     if not given:
         return b""
     for key, item in given.items():
-        if not borrow_text(key, False, &name) or not is_extension_name(name) or key in others or not borrow_text(item, True, &value):
+        if not borrow_text(key, False, &name) or not good_name(name.data, name.size) or key in others or not borrow_text(item, True, &value):
             return None
         size += name.size + escaped_size(value.data, value.size) + 6
     if size > TEXT_MAX:

@@ -7,7 +7,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcmp, memcpy
 
-from attribute_text cimport TEXT_GOOD, TEXT_MAX, check_text, check_traceparent, parse_time, parse_uuid7
+from attribute_text cimport TEXT_GOOD, TEXT_MAX, check_text, check_traceparent, good_name, parse_time, parse_uuid7
 from base64 cimport get_base64
 from json_text cimport get_integer, put_escaped, skip_colon, skip_space, skip_string, skip_value, unescape, word_at
 from record cimport (
@@ -67,17 +67,6 @@ cdef inline int known_name(const uint8_t* p, Py_ssize_t size) noexcept nogil:
     if size == 15 and memcmp(p, "datacontenttype", 15) == 0:
         return IN_DATACONTENTTYPE
     return IN_OTHER
-
-
-cdef inline bint good_name(const uint8_t* p, Py_ssize_t size) noexcept nogil:
-    # CloudEvents §3.1: lower-case letters and digits; 100 is our limit.
-    cdef Py_ssize_t i
-    if not 0 < size <= 100:
-        return False
-    for i in range(size):
-        if not (0x61 <= p[i] <= 0x7A or 0x30 <= p[i] <= 0x39):
-            return False
-    return True
 
 
 cdef inline Py_ssize_t get_text(const uint8_t* p, Py_ssize_t at, Py_ssize_t stop, Slice* text, uint8_t** room, Fault* fault) noexcept nogil:
