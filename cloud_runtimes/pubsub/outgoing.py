@@ -195,14 +195,16 @@ class OutgoingBulk:
         failed: dict[int, CloudRuntimesError] = {}
         records: list[tuple[int, bytes]] = []
         for index, item in enumerate(events):
-            event = item if isinstance(item, OutgoingEvent) else OutgoingEvent(item)
+            data, key, attributes = item, None, None
+            if isinstance(item, OutgoingEvent):
+                data, key, attributes = item.data, item.key, item.attributes
             id = kernel.uuid7_text(kernel.uuid7())
             try:
                 record = make_record(
-                    event.data,
+                    data,
                     content_type=None,
-                    key=event.key,
-                    attributes=event.attributes,
+                    key=key,
+                    attributes=attributes,
                     metadata=metadata,
                     id=id,
                     driver=driver,
@@ -211,7 +213,7 @@ class OutgoingBulk:
                 failed[index] = error
             else:
                 records.append((index, record))
-                id = (event.attributes or {}).get("id") or id
+                id = attributes.get("id") or id if attributes else id
             self.ids.append(id)
         self.batches = OutgoingBatches(app_id, topic, driver.limits, records)
         self.batches.failed |= failed
