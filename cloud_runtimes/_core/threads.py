@@ -117,8 +117,11 @@ class Changes:
         while value is None or value is False:
             ticket = self.ticket()
             value = look()
-            if (value is None or value is False) and not self.wait(ticket, None if end is None else end - monotonic()):
-                return None
+            if value is None or value is False:
+                if not self.wait(ticket, None if end is None else end - monotonic()):
+                    return None
+            elif self._tickets.pop(ticket, _ANNOUNCED) is _ANNOUNCED:
+                self.announce_to_one()  # it may have been for another
         return value
 
     async def wait_for_async(self, look: Callable[[], T | None], timeout: float | None) -> T | None:
@@ -128,10 +131,11 @@ class Changes:
         while value is None or value is False:
             future = self.future()
             value = look()
-            if (value is None or value is False) and not await self.wait_async(
-                future, None if end is None else end - monotonic()
-            ):
-                return None
+            if value is None or value is False:
+                if not await self.wait_async(future, None if end is None else end - monotonic()):
+                    return None
+            elif self._futures.pop(future, _ANNOUNCED) is _ANNOUNCED:
+                self.announce_to_one()  # it may have been for another
         return value
 
     def announce(self) -> None:
@@ -149,6 +153,21 @@ class Changes:
             except RuntimeError:
                 pass  # that loop is closed
             self._futures.pop(future, None)
+
+    def announce_to_one(self) -> None:
+        """Wake one of those who have a ticket, the last that came. Call it from a thread that no interrupt reaches: that would leave the one asleep."""
+        try:
+            self._tickets.popitem()[0].release()
+            return
+        except KeyError:
+            pass
+        while self._futures:
+            try:
+                future, _ = self._futures.popitem()
+                future.get_loop().call_soon_threadsafe(_resolve, future)
+                return
+            except (KeyError, RuntimeError):
+                pass  # another was faster, or that loop is closed
 
 
 _limbo: Final[Any] = getattr(threading, "_active_limbo_lock", None) or threading.RLock()

@@ -103,7 +103,7 @@ class Fetcher(Takers):
             deliveries = ()
             self._give_up_overdue()
             if self._order is not None and not self._closing and self._order.repeat(self._is_handled):
-                self._changes.announce()
+                self._offer()
             if self._abandoned and not ending:
                 self._tell(self._drain(), Settlement.RELEASE)
                 ending = not self._handed and not self._extended
@@ -174,7 +174,7 @@ class Fetcher(Takers):
         else:
             kept, self._kept = self._kept, []
             self._ready.extend(kept)
-        self._changes.announce()
+        self._announce()
 
     def stats(self) -> SubscriptionStats:
         """Return a snapshot of the counters."""
@@ -199,7 +199,7 @@ class Fetcher(Takers):
         could = order.may_take
         self._open -= order.follow(self._telling)
         if self._ready and not could:
-            self._changes.announce()
+            self._offer()
 
     def _is_handled(self, event: Event[Any]) -> bool:
         if self._late and self._late.get(name_of(event), event) is None:
@@ -236,7 +236,7 @@ class Fetcher(Takers):
             else:
                 kernel.hand_out(events, False)
                 self._order.queue.add(events)
-            self._changes.announce()
+            self._offer()
 
     def _take_settled(self) -> None:
         """Gather what was settled; of several settlements of one event the first counts."""
@@ -262,7 +262,7 @@ class Fetcher(Takers):
                 if answered := self._order.answer_late(late, self._telling):
                     self._open -= answered
                     self._counts["ack"] += answered
-                    self._changes.announce()  # keys are free
+                    self._offer()  # keys are free
             self._tell(acknowledged + done, Settlement.ACK)
         while self.took:
             self._batch_seconds += self.took.popleft()
@@ -272,7 +272,7 @@ class Fetcher(Takers):
     ) -> None:
         if self._order is not None and settlement is not Settlement.ACK:
             self._open -= self._order.settle(events, settlement, delay, cause, self._telling)
-            self._changes.announce()  # keys may be free
+            self._offer()  # keys may be free
         else:
             self._tell(events, settlement, delay, cause)
 
@@ -344,14 +344,14 @@ class Fetcher(Takers):
         self.stop()
         self._drain()
         self.inbox.close()
-        self._changes.announce()
+        self._announce()
 
     def stop(self) -> None:
         """Hand out nothing any more; takers see the end."""
         self._closing = True
         for worker in self._workers:
             worker.stopped = True
-        self._changes.announce()
+        self._announce()
 
     def abandon(self) -> None:
         """Nobody can take events any more: leave the group once what was handed out is settled or given up."""

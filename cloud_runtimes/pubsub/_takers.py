@@ -72,6 +72,7 @@ class Takers:
         self._handler_timeout = handler_timeout
         self._poison = Settlement.DROP if request.dead_letter_topic else Settlement.RETRY
         self._changes = Changes()
+        self._idle = Changes()  # where workers wait
         # fetched; handed out, with the time to give them up; settled
         self._ready: deque[Event[Any]] = deque()
         self._handed: deque[tuple[float, Sequence[Event[Any]]]] = deque()
@@ -123,11 +124,11 @@ class Takers:
 
     def await_events(self) -> bool:
         """Wait until there are events for a worker; ``False`` once closed. Raises the error that ended the subscription."""
-        return bool(self._changes.wait_for(self._for_workers, None))
+        return bool(self._idle.wait_for(self._for_workers, None))
 
     async def await_events_async(self) -> bool:
         """Wait until there are events for a worker; ``False`` once closed. Raises the error that ended the subscription."""
-        return bool(await self._changes.wait_for_async(self._for_workers, None))
+        return bool(await self._idle.wait_for_async(self._for_workers, None))
 
     @property
     def closing(self) -> bool:
@@ -141,11 +142,23 @@ class Takers:
         else:
             await self._changes.wait_for_async(lambda: self._closing, seconds)
 
+    def _announce(self) -> None:
+        """Wake all who wait for anything."""
+        self._changes.announce()
+        self._idle.announce()
+
+    def _offer(self) -> None:
+        """Say that there are events. One worker wakes, and the next one where there is more than it takes: all of them would find nothing most of the time. For the own thread or task."""
+        self._changes.announce()
+        self._idle.announce_to_one()
+
     def _for_workers(self) -> int | None:
         """Return 1 where there are events, 0 once closed, ``None`` if there are none now."""
         if self._over():
             return 0
         if self._ready and self._may_take():
+            if len(self._ready) > 1:
+                self._idle.announce_to_one()  # who does the same
             return 1
         handled = self._handled_count + sum(worker.waiting for worker in self._workers)
         if handled >= self._flush_at or handled >= self._open:
@@ -242,7 +255,7 @@ class Takers:
         if self._order is not None and settlement is Settlement.ACK:
             # in the order in which their keys are free
             if sum(map(self._order.queue.finish, [event for event in events if event.key is not None])):
-                self._changes.announce()
+                self._announce()
             events = [event for event in events if event.key is None]
             count = len(events)
         elif self._order is not None:
@@ -275,7 +288,7 @@ class Takers:
     def _release_keys(self, events: Sequence[Event[Any]]) -> None:
         """Let the next events of the keys of handled ones be handed out."""
         if self._order is not None and sum(map(self._order.queue.release, events)):
-            self._changes.announce()
+            self._announce()
 
     def transaction(self, events: Sequence[Event[Any]], *arguments: Any) -> StateTransaction:
         """Return a transaction that settles events; see `Event.transaction`."""

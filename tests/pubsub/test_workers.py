@@ -1,0 +1,71 @@
+"""Workers of a subscription: as many handle events at once as there are events, and no others wake."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.pubsub import Event, OutgoingEvent
+from cloud_runtimes.pubsub._takers import Takers
+from cloud_runtimes.testing import Api
+
+WORKERS = 8
+
+
+@pytest.fixture
+def client() -> Iterator[CloudRuntimesClient]:
+    with CloudRuntimesClient(app_id="shop", config={"capa": {"home": ":memory:"}}) as client:
+        yield client
+
+
+@pytest.mark.parametrize("order", [None, "key"])
+def test_events_that_come_together_have_a_worker_each(client: CloudRuntimesClient, api: Api, order: str | None) -> None:
+    """None of these handlers ends before all have begun."""
+    begun: list[int] = []
+
+    def waits(number: int) -> bool:
+        return len(begun) < number // WORKERS * WORKERS + WORKERS
+
+    def handle(event: Event[int]) -> None:
+        begun.append(event.data)
+        while waits(event.data):
+            time.sleep(0.001)
+
+    async def handle_async(event: Event[int]) -> None:
+        begun.append(event.data)
+        while waits(event.data):
+            await asyncio.sleep(0.001)
+
+    handler = handle if api.name == "sync" else handle_async
+    subscription = api.call(client.pubsub, "subscribe", "bus", "t", handler, workers=WORKERS, order=order)
+    for number in range(0, 20 * WORKERS, WORKERS):
+        client.pubsub.publish_bulk(
+            "bus", "t", [OutgoingEvent(each, key=f"k{each}") for each in range(number, number + WORKERS)]
+        )
+        assert api.until(lambda number=number: len(begun) == number + WORKERS)
+    assert sorted(begun) == [*range(20 * WORKERS)]
+    api.call(subscription, "close")
+
+
+def test_one_event_wakes_one_worker(client: CloudRuntimesClient, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[None] = []
+    look = Takers._for_workers
+
+    def counted(takers: Takers) -> int | None:
+        looks.append(None)
+        return look(takers)
+
+    monkeypatch.setattr(Takers, "_for_workers", counted)
+    handled: list[int] = []
+    subscription = api.call(client.pubsub, "subscribe", "bus", "t", api.handler(handled.append), workers=WORKERS)
+    assert api.until(lambda: len(looks) == 2 * WORKERS)  # all are idle
+    for number in range(20):
+        client.pubsub.publish("bus", "t", number)
+        assert api.until(lambda number=number: len(handled) == number + 1)
+    api.call(subscription, "close")
+    # who wakes looks once before the event and twice behind it, and all look once more at the end
+    assert len(looks) <= 2 * WORKERS + 20 * 3 + 2 * WORKERS
