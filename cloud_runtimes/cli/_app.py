@@ -5,8 +5,9 @@ A command and its options are one function. Its body imports what `--help` does 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -36,12 +37,50 @@ from ._subscribe import subscribe
 from ._telemetry import telemetry_app
 from ._top import overview, top
 
+_parts: Final[dict[str, typer.Typer]] = {}
+
+
+def _part(name: str) -> typer.Typer:
+    """Return what a command is added to, or a group of some."""
+    _parts[name] = part = typer.Typer(add_completion=False, rich_markup_mode=None)
+    return part
+
+
+def _add(work: Callable[..., int], short_help: str, *, name: str | None = None, cls: Any = None) -> None:
+    """Add a command, by default under the name of its function."""
+    name = name or work.__name__.replace("_", "-")
+    _part(name).command(name, cls=cls, short_help=short_help)(work)
+
+
+class _Commands(Mapping[str, Any]):
+    """Commands by name. Each is made when somebody looks at it, since to make all takes longer than most of them."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            made: Any = typer.main.get_command(_parts[name])
+            self._made[name] = made.commands[name] if hasattr(made, "commands") else made
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_parts)
+
+    def __len__(self) -> int:
+        return len(_parts)
+
 
 class _Program(TyperGroup):
     """Group of commands that parses its own options and returns the rest as a callable.
 
     `run` calls it once typer has let go, which has ideas of its own about interrupts and closed pipes.
     """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        commands: Any = _Commands()
+        self.commands = commands
 
     def invoke(self, ctx: Any) -> Any:
         return partial(super().invoke, ctx)
@@ -133,36 +172,39 @@ def doctor(
     return examine(context.obj, json)
 
 
-app.command(short_help="Copy the data of one home to another.")(copy)
-app.command(short_help="Serve the API of a Dapr sidecar.", cls=ServeCommand)(serve)
-app.command(short_help="Tell what is installed and whether it works.")(doctor)
-app.command(short_help="Write a configuration file with comments.")(init)
-app.command(short_help="Publish lines of JSON.")(publish)
-app.command(short_help="Write events to stdout.")(subscribe)
-app.command(short_help="Write the topics of a pub/sub component.")(topics)
-app.command(short_help="Write the groups of a topic.")(groups)
-app.command(short_help="Write events and leave them there.")(peek)
-app.command(short_help="Remove the events of a topic for good.")(purge)
-app.command(short_help="Move a group to another place of its topic.")(seek)
-app.command(short_help="Have a group get nothing for a time.")(pause)
-app.command(short_help="Let a group that was paused go on.")(resume)
-app.command(short_help="Delete a group.")(delete_group)
-app.command(short_help="Delete a topic.")(delete_topic)
-app.command(short_help="Publish events that were saved, as they were.")(restore)
-app.command(short_help="Call a method of a service.")(invoke)
-app.command(short_help="Write the applications that can be called.")(services)
-app.command(short_help="Write the stores that there are.")(stores)
-app.command(short_help="Write what needs a look.")(overview)
-app.command(short_help="Show what needs a look, live.")(top)
-app.command("run", short_help="Run an application: its methods, subscriptions and jobs.")(run_application)
-app.command(short_help="Run an SQL statement.")(sql)
-app.command(short_help="Show what services hold, on a page.")(dashboard)
-app.add_typer(dead_app, name="dead")
-app.add_typer(state_app, name="state")
-app.add_typer(secret_app, name="secret")
-app.add_typer(config_app, name="config")
-app.add_typer(lock_app, name="lock")
-app.add_typer(file_app, name="file")
-app.add_typer(schedule_app, name="schedule")
-app.add_typer(spool_app, name="spool")
-app.add_typer(telemetry_app, name="telemetry")
+_add(copy, "Copy the data of one home to another.")
+_add(serve, "Serve the API of a Dapr sidecar.", cls=ServeCommand)
+_add(doctor, "Tell what is installed and whether it works.")
+_add(init, "Write a configuration file with comments.")
+_add(publish, "Publish lines of JSON.")
+_add(subscribe, "Write events to stdout.")
+_add(topics, "Write the topics of a pub/sub component.")
+_add(groups, "Write the groups of a topic.")
+_add(peek, "Write events and leave them there.")
+_add(purge, "Remove the events of a topic for good.")
+_add(seek, "Move a group to another place of its topic.")
+_add(pause, "Have a group get nothing for a time.")
+_add(resume, "Let a group that was paused go on.")
+_add(delete_group, "Delete a group.")
+_add(delete_topic, "Delete a topic.")
+_add(restore, "Publish events that were saved, as they were.")
+_add(invoke, "Call a method of a service.")
+_add(services, "Write the applications that can be called.")
+_add(stores, "Write the stores that there are.")
+_add(overview, "Write what needs a look.")
+_add(top, "Show what needs a look, live.")
+_add(run_application, "Run an application: its methods, subscriptions and jobs.", name="run")
+_add(sql, "Run an SQL statement.")
+_add(dashboard, "Show what services hold, on a page.")
+for _name, _group in {
+    "dead": dead_app,
+    "state": state_app,
+    "secret": secret_app,
+    "config": config_app,
+    "lock": lock_app,
+    "file": file_app,
+    "schedule": schedule_app,
+    "spool": spool_app,
+    "telemetry": telemetry_app,
+}.items():
+    _part(_name).add_typer(_group, name=_name)
