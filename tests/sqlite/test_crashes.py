@@ -26,11 +26,10 @@ def test_killed_producers_lose_nothing_acknowledged(start: Start, rounds: Rounds
         said = {name: [producer.line() for _ in range(11)] for name, producer in producers.items()}
         time.sleep(random.uniform(0.1, 0.5))
         for name, producer in producers.items():
-            for line in said[name] + producer.kill():
-                if "acked" in line:
-                    acknowledged.add((name, line["acked"]))
-                elif "delivered" in line:  # sequence numbers begin at 1, data at 0
-                    acknowledged.update((name, each) for each in range(line["delivered"]))
+            lines = said[name] + producer.kill()
+            acknowledged.update((name, line["acked"]) for line in lines if "acked" in line)
+            delivered = max((line["delivered"] for line in lines if "delivered" in line), default=0)
+            acknowledged.update((name, each) for each in range(delivered))  # sequence numbers begin at 1, data at 0
     (report,) = start("check").rest()
     assert report["integrity"] == "ok"
     stored = {(name, each) for name, each in report["data"]}

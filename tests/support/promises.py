@@ -6,6 +6,7 @@ import ast
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ def promises() -> dict[str, dict[str, dict[str, str]]]:
     return {part.pop("name"): part for part in parts}
 
 
+@cache
 def proofs() -> dict[str, list[Proof]]:
     """Return the tests that are marked as proofs of each row."""
     found: dict[str, list[Proof]] = defaultdict(list)
@@ -56,7 +58,7 @@ def proofs() -> dict[str, list[Proof]]:
                     for row in mark.args:
                         name: str = node.name  # type: ignore[attr-defined]
                         found[ast.literal_eval(row)].append(Proof(path.relative_to(ROOT).as_posix(), name, figure))
-    return found
+    return dict(found)
 
 
 def figures() -> list[list[str]]:
@@ -85,7 +87,7 @@ def _parts() -> Iterator[str]:
         yield f"## {name}\n"
         yield "| | promise | on | proved by | last figure |\n|---|---|---|---|---|"
         for id, row in rows.items():
-            cells = [id, row["promise"], row["on"], _proved(row, found[id]), _last(found[id], known)]
+            cells = [id, row["promise"], row["on"], _proved(row, found.get(id, [])), _last(found.get(id, []), known)]
             yield f"| {' | '.join(cells)} |"
         yield ""
 
