@@ -105,9 +105,11 @@ class Changes:
             async with asyncio.timeout(timeout if timeout is None else max(0.0, timeout)):
                 await future
         except TimeoutError:
-            return False
-        finally:
-            self._futures.pop(future, None)
+            return self._futures.pop(future, _ANNOUNCED) is _ANNOUNCED  # just now
+        except BaseException:  # above all CancelledError
+            if self._futures.pop(future, _ANNOUNCED) is _ANNOUNCED:
+                self.announce_to_one()  # it may have been for another
+            raise
         return True
 
     def wait_for(self, look: Callable[[], T | None], timeout: float | None) -> T | None:

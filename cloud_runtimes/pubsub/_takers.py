@@ -71,8 +71,8 @@ class Takers:
         self._handled = handled
         self._handler_timeout = handler_timeout
         self._poison = Settlement.DROP if request.dead_letter_topic else Settlement.RETRY
-        self._changes = Changes()
-        self._idle = Changes()  # where workers wait
+        # where workers and tasks wait, of which one wakes; where threads do, of which all wake; where the end is waited for
+        self._idle, self._changes, self._ends = Changes(), Changes(), Changes()
         # fetched; handed out, with the time to give them up; settled
         self._ready: deque[Event[Any]] = deque()
         self._handed: deque[tuple[float, Sequence[Event[Any]]]] = deque()
@@ -138,17 +138,17 @@ class Takers:
     async def pause(self, seconds: float, *, sync: bool) -> None:
         """Wait so long, or until the subscription closes."""
         if sync:
-            self._changes.wait_for(lambda: self._closing, seconds)
+            self._ends.wait_for(lambda: self._closing, seconds)
         else:
-            await self._changes.wait_for_async(lambda: self._closing, seconds)
+            await self._ends.wait_for_async(lambda: self._closing, seconds)
 
     def _announce(self) -> None:
         """Wake all who wait for anything."""
-        self._changes.announce()
-        self._idle.announce()
+        for changes in (self._idle, self._changes, self._ends):
+            changes.announce()
 
     def _offer(self) -> None:
-        """Say that there are events. One worker wakes, and the next one where there is more than it takes: all of them would find nothing most of the time. For the own thread or task."""
+        """Say that there are events, in the own thread or task. One worker wakes, and the next one where there is more than it takes: all of them would find nothing most of the time. Threads that take events may be interrupted, so all of those wake."""
         self._changes.announce()
         self._idle.announce_to_one()
 
@@ -176,9 +176,12 @@ class Takers:
 
     async def take_async(self, limit: int, timeout: float | None) -> list[Event[Any]] | None:
         """Return 1 to ``limit`` events; ``[]`` once closed, ``None`` when ``timeout`` seconds are up. Raises the error that ended the subscription."""
-        if (events := self._hand_out(limit)) is not None:
-            return events
-        return await self._changes.wait_for_async(partial(self._hand_out, limit), timeout)
+        events = self._hand_out(limit)
+        if events is None:
+            events = await self._idle.wait_for_async(partial(self._hand_out, limit), timeout)
+        if self._ready:
+            self._idle.announce_to_one()
+        return events
 
     def _hand_out(self, limit: int) -> list[Event[Any]] | None:
         """Return events that are there, ``[]`` once closed, ``None`` if there are none now."""
@@ -238,11 +241,11 @@ class Takers:
 
     def wait(self) -> None:
         """Return once closed; raise the error that ended the subscription, if one did."""
-        self._changes.wait_for(self._over, None)
+        self._ends.wait_for(self._over, None)
 
     async def wait_async(self) -> None:
         """Return once closed; raise the error that ended the subscription, if one did."""
-        await self._changes.wait_for_async(self._over, None)
+        await self._ends.wait_for_async(self._over, None)
 
     def settle(
         self, events: Sequence[Event[Any]], settlement: Settlement, delay: float | None, cause: Cause | None = None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._core.threads import Changes
 from cloud_runtimes.pubsub import Event, OutgoingEvent
 from cloud_runtimes.pubsub._takers import Takers
 from cloud_runtimes.testing import Api
@@ -69,3 +70,49 @@ def test_one_event_wakes_one_worker(client: CloudRuntimesClient, api: Api, monke
     api.call(subscription, "close")
     # who wakes looks once before the event and twice behind it, and all look once more at the end
     assert len(looks) <= 2 * WORKERS + 20 * 3 + 2 * WORKERS
+
+
+def test_one_event_wakes_one_task(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[None] = []
+    look = Takers._hand_out
+
+    def counted(takers: Takers, limit: int) -> list[Event[int]] | None:
+        looks.append(None)
+        return look(takers, limit)
+
+    monkeypatch.setattr(Takers, "_hand_out", counted)
+
+    async def run() -> None:
+        async with await client.pubsub.subscribe_async("bus", "t") as subscription:
+            tasks = [asyncio.create_task(subscription.receive_async()) for _ in range(WORKERS)]
+            await asyncio.sleep(0.05)
+            idle = len(looks)
+            await client.pubsub.publish_async("bus", "t", 1)
+            done, tasks_left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            assert len(looks) == idle + 1
+            (event,) = [task.result() for task in done]
+            assert event is not None
+            event.ack()
+            await client.pubsub.publish_bulk_async("bus", "t", [*range(WORKERS - 1)])
+            events = await asyncio.gather(*tasks_left)
+            assert sorted(event.data for event in events if event is not None) == [*range(WORKERS - 1)]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_task_that_is_cancelled_as_it_wakes_wakes_another(timeout: float | None) -> None:
+    async def run() -> None:
+        changes = Changes()
+        found: list[bool] = []
+        tasks = [asyncio.create_task(changes.wait_for_async(lambda: found or None, timeout)) for _ in range(3)]
+        await asyncio.sleep(0)
+        found.append(True)
+        changes.announce_to_one()
+        tasks[-1].cancel()
+        while not any(task.done() and not task.cancelled() for task in tasks):
+            await asyncio.sleep(0)
+        assert [task.done() for task in tasks] == [False, True, True]
+        tasks[0].cancel()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
