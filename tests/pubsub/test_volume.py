@@ -78,7 +78,7 @@ def bus(request: pytest.FixtureRequest, home: Path) -> Iterator[dict[str, Any]]:
         yield {"capa": {"home": str(home)}, "pubsub": {"bus": {"component": "sqlite", "retention": "30s"}}}
         return
     with pair(request, home, f"sqlite {request.param}") as config:
-        config["capa"]["inbox_retention"] = "5m"
+        config["capa"]["inbox_retention"] = "1m"
         if request.param != "kafka":
             config["pubsub"]["bus"]["retention"] = "30s"
         yield config
@@ -89,7 +89,7 @@ def test_events_of_processes_that_are_killed(
 ) -> None:
     engine = request.node.callspec.params["bus"]
     embedded = engine == "sqlite"
-    count = rounds(600_000, 1_000_000_000 if embedded else 10_000_000)
+    count = rounds(600_000, 1_000_000_000 if embedded else 100_000_000)
     pause = rounds(7, 600 if embedded else 300) / 10
     most = rounds(4, 1000)  # a full machine may need longer to begin a process than until the next kill
     configuration = json.dumps(bus)
