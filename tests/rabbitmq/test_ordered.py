@@ -257,8 +257,20 @@ def test_no_order_from_a_stream(rabbitmq_url: str, api: Api) -> None:
 
 def test_a_share_of_the_prefetch(home: RabbitHome, api: Api) -> None:
     """``max_in_flight`` bounds what is there of a queue, from 64 on."""
-    for given, wanted in ((None, 1000), (4, 64), (500, 500), (5000, 1000)):
+    for given, wanted in ((None, 1000), (4, 64), (500, 500), (5000, 5000), (100_000, 65_535)):
         with api.opened(home.client().pubsub.subscribe("bus", "t", order="key", max_in_flight=given)) as sub:
             source: Any = sub._fetcher._source
             assert isinstance(source, ordered.OrderedMember)
             assert source._messages == wanted
+
+
+def test_the_backlog_of_a_key_holds_up_no_other(home: RabbitHome, channel: Any, api: Api) -> None:
+    """Of the same queue, as long as ``max_in_flight`` is above it."""
+    client = home.client()
+    with api.opened(client.pubsub.subscribe("bus", "t", order="key", max_in_flight=2000)) as sub:
+        backlog = [OutgoingEvent(["hot", number], "hot") for number in range(1500)]
+        others = [OutgoingEvent([f"k{key}", 0], f"k{key}") for key in range(64)]  # some in each queue
+        api.call(client.pubsub, "publish_bulk", "bus", "t", backlog + others)
+        got = [api.call(sub, "receive", 10).data for _ in range(1 + len(others))]
+        assert got.count(["hot", 0]) == 1
+        assert sorted(got) == sorted([["hot", 0], *([f"k{key}", 0] for key in range(64))])

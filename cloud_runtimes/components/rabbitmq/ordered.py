@@ -19,8 +19,8 @@ from .session import Ask
 from .topology import QUEUES, SHARES
 from .wire import read
 
-_PREFETCH: Final = 64, 1000
-"""Events of a queue at once, at least and at most. A member should have no less than the one before: RabbitMQ puts what is given back behind what was given back earlier and found no room."""
+_PREFETCH: Final = 64, 1000, 65535
+"""Events of a queue at once: at least, unless said otherwise, and what AMQP can say at most. A member should have no less than the one before: RabbitMQ puts what is given back behind what was given back earlier and found no room."""
 _FIRST: Final = 3
 """The channel of the first queue."""
 _LEAVE_EVERY: Final = 0.1
@@ -37,8 +37,8 @@ class OrderedMember(RabbitmqMember):
         # RabbitMQ counts all that was on its way whenever a part moves, so its count gives up nothing
         self._reader = Reader(self.in_flight, min(2, self.policy.max_deliveries or 2))
         self.in_flight.stays = True
-        least, most = _PREFETCH
-        events = min(most, max(least, request.max_in_flight or most))
+        least, usual, most = _PREFETCH
+        events = min(most, max(least, request.max_in_flight or usual))
         self._messages = max(1, int(events / self._per_message))
         self._queues = [self._topology.part(request.topic, request.group, name) for name in QUEUES]
         self._count = self._topology.part(request.topic, request.group, "members")
