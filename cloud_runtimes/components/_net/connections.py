@@ -289,10 +289,10 @@ class ServerConnection(ABC):
         return self._ready(0.0, POLLIN)
 
     def _ready(self, deadline: float | None, events: int) -> bool:
-        if events & POLLIN and self.has_decrypted():
+        sock = self._socket
+        if events & POLLIN and sock.__class__ is not socket.socket and self.has_decrypted():
             return True
-        descriptor = self.fileno()
-        if descriptor < 0:
+        if sock is None or (descriptor := sock.fileno()) < 0:
             raise ConnectionLost(_CLOSED)
         poller = poll()
         poller.register(descriptor, events)

@@ -184,8 +184,8 @@ class ThreadConnection(SharedConnection, Generic[C]):
             # who finds another one sending may leave: that one looks again after it was found
             while self._has_outgoing() and self._sending.acquire(blocking=False):
                 try:
-                    while data := self._next():
-                        self._send(memoryview(data), deadline, reads)
+                    if data := self._next():
+                        self._send(data, deadline, reads)
                 finally:
                     self._sending.release()
             whole = True
@@ -200,9 +200,11 @@ class ThreadConnection(SharedConnection, Generic[C]):
         with self._register:
             return self._outgoing()
 
-    def _send(self, rest: memoryview, deadline: float | None, reads: bool) -> None:
+    def _send(self, data: bytes, deadline: float | None, reads: bool) -> None:
         """Send, and take in what comes meanwhile where nobody else does: a server gives up clients that only send."""
-        rest = rest[self.connection.send_now(rest) :]
+        if (sent := self.connection.send_now(data)) == len(data):
+            return
+        rest = memoryview(data)[sent:]
         while rest:
             mine = reads or self._reading.acquire(blocking=False)
             try:

@@ -130,7 +130,7 @@ class Session:
         self._window = self._initial = 65535
         self._largest = _FRAME_SIZES.start
         self._received = 0
-        self._block: tuple[int, int, bytearray] | None = None
+        self._block: tuple[int, int, bytes] | None = None
         self._last = _LARGEST_WINDOW  # call that the server looks at
         self._widened = False
 
@@ -287,20 +287,19 @@ class Session:
             self._end(id)
 
     def _headers(self, flags: int, id: int, piece: bytes) -> None:
-        if self._block is None:
-            self._block = flags, id, bytearray()
-        first, of, block = self._block
+        first, of, block = self._block or (flags, id, b"")
         block += piece
         if of != id or len(block) > _LARGEST_BLOCK:
             raise ValueError("headers are too large, or of two calls at once")
         if not flags & _END_HEADERS:
+            self._block = first, of, block
             return
-        flags, self._block = first, None
-        headers = decode(bytes(block))
+        self._block = None
+        headers = decode(block)
         stream = self.streams.get(id)
         if stream is not None:
             stream.head(headers)
-            if flags & _END_STREAM:
+            if first & _END_STREAM:
                 self._end(id)
 
     def _settings(self, payload: bytes) -> None:

@@ -46,38 +46,36 @@ class KafkaComponent(Component):
         super().__init__(settings, context, executor)
         self._lock = Mutex()
         self._closed = False
-        self._topics: Topics | None = None
-        self._producer: KafkaProducer | None = None
+        self._shared: tuple[Topics, KafkaProducer] | None = None
         self.members = itertools.count()
 
     @property
     def topics(self) -> Topics:
         """The known topics."""
-        self._make()
-        assert self._topics is not None
-        return self._topics
+        return self._made()[0]
 
     @property
     def producer(self) -> KafkaProducer:
         """The producer of all drivers."""
-        self._make()
-        assert self._producer is not None
-        return self._producer
+        return self._made()[1]
 
     def check_open(self) -> None:
         """Refuse to go on once the client was closed."""
         if self._closed:
             raise ClosedError("this client is closed: make another")
 
-    def _make(self) -> None:
+    def _made(self) -> tuple[Topics, KafkaProducer]:
+        if (made := self._shared) is not None:
+            return made
         with extras.importing("Kafka", "kafka"), self._lock:
             self.check_open()
-            if self._producer is None:
+            if self._shared is None:
                 from .producer import KafkaProducer
                 from .topics import Topics
 
-                self._topics = Topics(self.settings)
-                self._producer = KafkaProducer(self.settings, self._topics)
+                topics = Topics(self.settings)
+                self._shared = topics, KafkaProducer(self.settings, topics)
+            return self._shared
 
     def driver(self, service: str, name: str) -> Driver:
         with extras.importing(f"pubsub {name!r} on Kafka", "kafka"):
@@ -96,9 +94,9 @@ class KafkaComponent(Component):
     def close(self, timeout: float | None) -> None:
         with self._lock:
             self._closed = True
-            producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.close(timeout)
+            shared, self._shared = self._shared, None
+        if shared is not None:
+            shared[1].close(timeout)
 
 
 component = KafkaComponent

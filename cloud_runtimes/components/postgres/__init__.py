@@ -95,6 +95,7 @@ class PostgresComponent(EngineComponent["PostgresDatabase"]):
 
     settings: PostgresSettings
     _engine: PostgresDatabase | None
+    _changes: Any = None
 
     def __init__(self, settings: PostgresSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
@@ -114,7 +115,9 @@ class PostgresComponent(EngineComponent["PostgresDatabase"]):
         await self.engine.share_async(op, self._committing(changes, relaxed), self.executor)
 
     def _committing(self, changes: Sequence[Any], relaxed: bool) -> Callable[[Connection], Flow[None]]:
-        settings, commit = self.settings, self._module("changes").commit
+        if self._changes is None:
+            self._changes = self._module("changes")
+        settings, commit = self.settings, self._changes.commit
         return lambda connection: commit(
             connection, changes, schema=settings.schema, retention=settings.retention, relaxed=relaxed
         )
