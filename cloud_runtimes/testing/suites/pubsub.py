@@ -15,6 +15,7 @@ from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, as_sent, values
 from ._pubsub_answers import NEVER, SOON, AnswerTests, collect, data, nothing
+from ._pubsub_handlers import HandlerTests
 from ._pubsub_order import OrderTests
 from ._stopwatch import Stopwatch
 from ._transactions import InboxTests
@@ -34,7 +35,7 @@ def drain(api: Api, call: Call, count: int) -> list[Any]:
 
 
 @requires("pubsub.subscribe")
-class PubSubSuite(AnswerTests, OrderTests, InboxTests):
+class PubSubSuite(AnswerTests, HandlerTests, OrderTests, InboxTests):
     """Every case of Dapr's pub/sub conformance, and those that it misses: redelivery, dead letters, groups, give-back."""
 
     # -- what is not there ----------------------------------------------------
