@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from ..config import suggest
 from ..errors import InvalidArgumentError
-from ._subscribing import SubscribeOptions, Subscribing, check_bounds
+from ._asked import check_bounds, check_request
+from ._subscribing import SubscribeOptions, Subscribing
 from .outgoing import check_topic
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Declaring(Subscribing):
             )  # fmt: skip
             check_topic(topic)
             check_bounds(handler, given.get("handler_timeout"), given.get("rate"))
-            self._check(request, handler, given.get("type"), given.get("workers", 1), given.get("max_in_flight"))
+            workers, most = given.get("workers", 1), given.get("max_in_flight")
+            check_request(request, handler, given.get("type"), workers, most, self._frame.context.client)
             key = pubsub_name, topic, request.group
             if key in self._frame.handlers:
                 raise InvalidArgumentError(

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args, get_origin, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.handlers import CONTEXT, DATA, Signature, is_async_callable, signature
+from .._core.handlers import Signature, is_async_callable
 from .._service import Opening, Service, error_context, opening
-from ..errors import InvalidArgumentError, UnsupportedError
+from ..errors import UnsupportedError
 from ..spi import pubsub as spi
 from ..spi import state as state_spi
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, Settlement, SubscribeRequest
+from ._asked import check_bounds, check_request, needed
 from ._fetcher import Fetcher
 from ._inbox import HandledIds, Settling
-from ._rate import Bucket, Rate
-from .outgoing import check_start, check_topic
+from ._rate import Rate
+from .outgoing import check_topic
 from .subscription import Subscription
 from .types import Event, EventBatch
 
@@ -83,7 +84,7 @@ class Subscribing(Service):
         timeout: Any,
     ) -> tuple[Operation, PubSubDriver, SubscribeRequest, Signature]:
         """Refuse, before any I/O, what cannot be asked for; return the request with the order of the component."""
-        taken = self._check(request, handler, type, workers, max_in_flight)
+        taken = check_request(request, handler, type, workers, max_in_flight, self._frame.context.client)
         op, driver = self._asking(_SUBSCRIBE, pubsub_name, request.topic, timeout, request.metadata)
         self._need_all(pubsub_name, request)
         return op, driver, request._replace(order=request.order or driver.default_order), taken
@@ -91,32 +92,9 @@ class Subscribing(Service):
     def _need_all(self, pubsub_name: str, request: SubscribeRequest) -> None:
         """Refuse, before any I/O, what the component cannot do."""
         driver = self._frame.driver(pubsub_name)
-        for feature, name, given in _needed(request, self._frame.context.settings.app_id):
+        for feature, name, given in needed(request, self._frame.context.settings.app_id):
             if given:
                 self._frame.need(driver, feature, name, pubsub_name)
-
-    def _check(self, request: SubscribeRequest, handler: Any, type: Any, workers: Any, max_in_flight: Any) -> Signature:
-        """Refuse values that no component could take; returns what a handler takes."""
-        if handler is not None and not callable(handler):
-            raise InvalidArgumentError(f"handler must be callable, not {handler.__class__.__name__}")
-        _count("batch", request.batch, 1_000_000)
-        _count("workers", workers, 1000)
-        _count("max_in_flight", max_in_flight, 1_000_000)
-        _count("max_deliveries", request.max_deliveries, 1_000_000)
-        check_start(request.start)
-        if request.order not in (None, "key"):
-            raise InvalidArgumentError(f"order {request.order!r}: give 'key', or leave it out")
-        if request.ack_wait is not None:
-            seconds("ack_wait", request.ack_wait, least=0.01)
-        check_topic(request.group, "group")
-        letters = request.dead_letter_topic
-        if letters is not None and check_topic(letters, "dead_letter_topic") == request.topic:
-            raise InvalidArgumentError(
-                "dead_letter_topic must be another topic, or dead letters would come back for ever"
-            )
-        if handler is None:
-            return Signature((), type)
-        return _taken(handler, request, type, self._frame.context.client)
 
     def _live(
         self,
@@ -445,58 +423,3 @@ class Subscribing(Service):
         return self._live(
             source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, handler_timeout, rate, loop
         )
-
-
-def seconds(name: str, value: Any, *, least: float) -> float:
-    """Return a duration in seconds; refuse what is none, or below ``least``."""
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise InvalidArgumentError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
-    if not least <= number <= 100 * 365 * 86400.0:
-        raise InvalidArgumentError(f"{name} must be {least:g} seconds or more, and at most 100 years; got {number}")
-    return float(number)
-
-
-def check_bounds(handler: Any, handler_timeout: Any, rate: Any) -> None:
-    """Refuse bounds of a handler that mean nothing."""
-    for name, value in (("handler_timeout", handler_timeout), ("rate", rate)):
-        if value is not None and handler is None:
-            raise InvalidArgumentError(f"{name} bounds a handler: give one, or leave it out")
-    if handler_timeout is not None:
-        seconds("handler_timeout", handler_timeout, least=0.01)
-    if rate is not None:
-        if not isinstance(rate, Rate):
-            raise InvalidArgumentError(f"rate must be a Rate, such as Rate(100, per=1), not {rate.__class__.__name__}")
-        Bucket(rate)
-
-
-def _count(name: str, value: Any, maximum: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= maximum):
-        raise InvalidArgumentError(f"{name} must be an int from 1 to {maximum:,}, got {value!r}")
-
-
-def _taken(handler: Any, request: SubscribeRequest, type: Any, client: object) -> Signature:
-    """Return what a handler takes; data that it takes of a batch is a list."""
-    label, batch = f"the handler of {request.topic!r}", request.batch
-    kind, other = (Event, EventBatch) if batch is None else (EventBatch, Event)
-    taken = signature(handler, label, context=kind, client=client, type=type, roles=(CONTEXT,))
-    if (get_origin(taken.type) or taken.type) is other:
-        how = "without batch=" if batch is None else f"with batch={batch}"
-        raise InvalidArgumentError(f"{label}: {how} it gets an {kind.__name__}, not an {other.__name__}")
-    if batch is not None and type is None and DATA in taken.takes:
-        if get_origin(taken.type) is not list:
-            raise InvalidArgumentError(f"{label}: with batch={batch} the data is a list: annotate it as list[…]")
-        taken = taken._replace(type=get_args(taken.type)[0])
-    return taken
-
-
-def _needed(request: SubscribeRequest, app_id: str) -> Iterator[tuple[str, str, bool]]:
-    """Yield (feature, what it is called, whether it is asked for)."""
-    yield spi.GROUP, "group=", request.group != app_id
-    yield spi.START, "start=", isinstance(request.start, str)
-    yield spi.START_TIME, "a time as start=", isinstance(request.start, datetime)
-    yield spi.ACK_WAIT, "ack_wait=", request.ack_wait is not None
-    yield spi.MAX_DELIVERIES, "max_deliveries=", request.max_deliveries is not None
-    yield spi.DEAD_LETTER, "dead_letter_topic=", request.dead_letter_topic is not None
-    yield spi.RAW, "raw=", bool(request.raw)
-    yield spi.KEY_ORDER, "order=", request.order is not None

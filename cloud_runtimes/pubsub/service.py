@@ -17,8 +17,9 @@ from ..spi import pubsub as spi
 from ..spi.events import EVENT_TYPE
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import OutgoingBatch, PubSubDriver
+from ._asked import seconds
 from ._declaring import Declaring
-from ._subscribing import Start, seconds
+from ._subscribing import Start
 from .outgoing import OutgoingBulk, check_topic, make_record, publish_all, publish_all_async
 from .publisher import PUBLISHER, OnFull, Publisher
 from .relays import PubSubFrame
