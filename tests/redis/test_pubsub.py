@@ -17,6 +17,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.resp import NOTHING, pack, reader
 from cloud_runtimes.errors import DeadlineExceededError, UnavailableError, UnsupportedError
 from cloud_runtimes.spi.pubsub import Settlement
+from cloud_runtimes.testing import Api
 from tests.support.harnesses.redis import RedisHome
 from tests.support.members import SOON, answer, die, join, poll
 from tests.support.redis import serve
@@ -355,6 +356,18 @@ def test_nothing_is_trimmed_that_a_group_has_not_settled(home: RedisHome, server
     assert server("XINFO", "GROUPS", server.key("topic", "t")) == []
     assert server("EXISTS", server.key("retry", "suite", "t")) == 0
     server("CONFIG", "SET", "stream-node-max-entries", 100)
+
+
+def test_trimming_keeps_up(home: RedisHome, server: Server, api: Api) -> None:
+    """Where more has gone by than one call trims, each publish that follows trims some of it."""
+    client = trimming(home)
+    for _ in range(4):
+        client.pubsub.publish_bulk("bus", "t", [0] * 10_000)
+    home.advance(50)
+    other = trimming(home)
+    for _ in range(3):
+        api.call(other.pubsub, "publish", "bus", "t", 1)
+    assert server("XLEN", server.key("topic", "t")) <= 100 + 3  # the server trims whole nodes
 
 
 def test_what_others_trim_is_counted_and_reported(

@@ -35,7 +35,7 @@ from .member import RedisMember
 from .ordered import OrderedRedisMember
 from .ordered import lag as ordered_lag
 from .resp import Batch, Flow, ReplyError, Value, pack
-from .streams import DELAY, JOIN, LAG, TRIM, GroupKeys, TopicKeys, count
+from .streams import DELAY, JOIN, LAG, TRIM, TRIMMED, GroupKeys, TopicKeys, count
 
 _MAX_TOPICS: Final = 10_000
 """How many topics are remembered. Callers of a sidecar may publish to any topic."""
@@ -158,12 +158,14 @@ class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
         yield from DELAY.run((keys.stream, keys.delayed), batch.delay_ms, keys.retry, keys.end, *arguments)
 
     def _trim(self, topic: Topic) -> Flow[None]:
-        """Trim a topic; a failure is no failure of a publish."""
+        """Trim a topic, and go on with the next publish where there is more; a failure is no failure of a publish."""
         settings, keys = self._settings, topic.keys
         topic.trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, settings.retention / 10))
         limits = (int(settings.retention * 1000), int(settings.group_expiry * 1000))
         try:
-            yield from TRIM.run((keys.stream, keys.seen), *limits, *keys.of_groups, once=True)
+            trimmed = yield from TRIM.run((keys.stream, keys.seen), *limits, *keys.of_groups, once=True)
+            if trimmed > TRIMMED // 2:  # the server removes whole nodes, so it may stop before
+                topic.trim_at = 0.0
         except ReplyError as error:
             where = self.component.engine.where
             repeated(f"trim {where}", "redis %s: a topic was not trimmed: %s", where, error)

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 from .engine import Script
 from .resp import Flow
 
+TRIMMED: Final = 20_000
+"""How many entries one call trims at most: twice those of the largest batch, so that a topic shrinks while it is published to. A server that is not told trims 10,000."""
 _MOVED: Final = 1000
 """How many delayed messages one call moves."""
 _COUNTED: Final = 100
@@ -322,8 +324,9 @@ return lost
 """)
 # KEYS: stream, seen. ARGV: retention, group expiry, what the keys of the groups begin with (three) and end with, and
 # those paused.
-# Trims what is older than retention, but nothing that a group which is in use has not settled. A group of another program
-# is seen for the first time by this, and is left alone when it expires
+# Trims what is older than retention, as many entries as TRIMMED at most, but nothing that a group which is in use has not
+# settled. Returns how many went. A group of another program is seen for the first time by this, and is left alone when it
+# expires
 TRIM: Final = Script(COMMON + """
 local limit = string.format('%.0f-0', math.max(0, now - tonumber(ARGV[1])))
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
@@ -347,8 +350,8 @@ for _, group in pairs(groups(KEYS[1])) do
     if earlier(first, limit) then limit = first end
   end
 end
-return redis.call('XTRIM', KEYS[1], 'MINID', '~', limit)
-""")
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', limit, 'LIMIT', TRIMMED)
+""".replace("TRIMMED", str(TRIMMED)))
 # KEYS: stream, retry, later. ARGV: group. Returns how many entries it has not settled, but for those of the second stream,
 # and after which entry others are to be counted, where the server has not: a group that began at a time, or entries that
 # were deleted. Nothing where there is no such group
