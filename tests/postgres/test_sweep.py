@@ -8,6 +8,17 @@ from tests.support.harnesses.postgres import PostgresHome
 from tests.support.waiting import running, until
 
 
+def test_many_values_go_at_once(home: PostgresHome) -> None:
+    """More of them than one batch has: the store would grow for ever where they expire faster."""
+    client = home.client()
+    client.state.save_bulk("s", {f"gone-{number}": number for number in range(3500)})
+    client.state.save("s", "stays", 1)
+    with psycopg.connect(home.url, autocommit=True) as other:
+        other.execute(f"UPDATE {home.schema}.state SET expires = 1 WHERE key <> 'stays'")
+        home.sweep()
+        assert other.execute(f"SELECT key FROM {home.schema}.state").fetchall() == [("stays",)]
+
+
 def test_a_value_that_is_renewed_meanwhile_stays(home: PostgresHome) -> None:
     """The sweep waits for whoever changes a row, and looks at it again."""
     client = home.client()

@@ -6,6 +6,7 @@ Expired state goes, locks that ended, rows of deleted configuration, versions of
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -81,18 +82,26 @@ _DROP: Final = Statement("SELECT {schema}.drop_partition($1)", "int8")
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 
 
-def sweep(connection: Connection, settings: PostgresSettings) -> Flow[None]:
-    """Sweep once; does nothing where another process is at it."""
+def sweep_all(database: PostgresDatabase, stops: Callable[[], bool] = lambda: False) -> None:
+    """Sweep until nothing is left that has ended, or it ``stops``: else a store whose values expire faster would grow for ever."""
+    each = partial(_sweep, settings=database.settings)
+    while database.run(Operation(_SWEEP, "postgres", 30.0), each) and not stops():
+        pass
+
+
+def _sweep(connection: Connection, settings: PostgresSettings) -> Flow[bool]:
+    """Sweep once, a batch of rows; does nothing where another process is at it. Returns whether there may be more."""
     _, _, mine = yield from connection.pipeline([(BEGIN, ()), (RELAXED, ()), (_MINE, ())])
     if not mine.rows[0][0]:
         yield from connection.execute(ROLLBACK)
-        return
+        return False
     calls: list[tuple[Statement, tuple[int, ...]]] = [(statement, ()) for statement in (*_ROWS, _TOMBSTONES)]
     calls.append((_FORGOTTEN, (int(settings.group_expiry * 1000),)))
     calls += [(_OLD_RUNS, (int(settings.history * 1000),)), (_EXCESS_RUNS, (settings.history_runs,)), (COMMIT, ())]
-    yield from connection.pipeline(calls)
+    results = yield from connection.pipeline(calls)
     yield from make_partitions(connection, settings.retention)
     yield from _drop_partitions(connection, settings)
+    return any(result.count >= _BATCH for result in results)
 
 
 def _drop_partitions(connection: Connection, settings: PostgresSettings) -> Flow[None]:
@@ -144,7 +153,7 @@ class Sweeper:
             if database is None:
                 return
             try:
-                database.run(Operation(_SWEEP, "postgres", 30.0), partial(sweep, settings=database.settings))
+                sweep_all(database, lambda: self._closed)
             except ClosedError:
                 return
             except CloudRuntimesError as error:

@@ -14,11 +14,8 @@ from cloud_runtimes.components._schedule.runs import LeasedRuns
 from cloud_runtimes.components.postgres import PostgresSettings
 from cloud_runtimes.components.postgres.database import PostgresDatabase
 from cloud_runtimes.components.postgres.schedule import _Runs
-from cloud_runtimes.components.postgres.sweep import sweep
-from cloud_runtimes.spi import Method, Operation
+from cloud_runtimes.components.postgres.sweep import sweep_all
 from tests.support.harnesses.clients import Clients, own_name
-
-_SWEEP = Method("postgres", "sweep", repeatable=True)
 
 
 class PostgresHome(Clients):
@@ -60,7 +57,7 @@ class PostgresHome(Clients):
         settings = PostgresSettings(url=url or self.url, schema=self.schema)
         database = PostgresDatabase.acquire(settings)
         try:
-            database.run(Operation(_SWEEP, "postgres", 10.0), lambda connection: sweep(connection, settings))
+            sweep_all(database)
         finally:
             database.release()
 
