@@ -1,4 +1,4 @@
-"""What a subscription asks for, checked before any I/O."""
+"""Checks of a subscription, before any I/O: what it asks for, and what its handler takes."""
 
 from __future__ import annotations
 
