@@ -130,7 +130,7 @@ class Session:
         self._window = self._initial = 65535
         self._largest = _FRAME_SIZES.start
         self._received = 0
-        self._block: tuple[int, int, bytes] | None = None
+        self._block: tuple[int, int, bytearray] | None = None
         self._last = _LARGEST_WINDOW  # call that the server looks at
         self._widened = False
 
@@ -287,15 +287,16 @@ class Session:
             self._end(id)
 
     def _headers(self, flags: int, id: int, piece: bytes) -> None:
+        block: bytes | bytearray
         first, of, block = self._block or (flags, id, b"")
         block += piece
         if of != id or len(block) > _LARGEST_BLOCK:
             raise ValueError("headers are too large, or of two calls at once")
         if not flags & _END_HEADERS:
-            self._block = first, of, block
+            self._block = self._block or (first, of, bytearray(block))
             return
         self._block = None
-        headers = decode(block)
+        headers = decode(bytes(block))
         stream = self.streams.get(id)
         if stream is not None:
             stream.head(headers)
