@@ -83,7 +83,7 @@ _NOW: Final = Statement("SELECT {schema}.now_ms()")
 
 
 def sweep_all(database: PostgresDatabase, stops: Callable[[], bool] = lambda: False) -> None:
-    """Sweep until nothing is left that has ended, or it ``stops``: else a store whose values expire faster would grow for ever."""
+    """Sweep, and again at once after a full batch unless it ``stops``: else a store whose values expire faster would grow for ever."""
     each = partial(_sweep, settings=database.settings)
     while database.run(Operation(_SWEEP, "postgres", 30.0), each) and not stops():
         pass
