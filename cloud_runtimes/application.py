@@ -89,8 +89,8 @@ class Application(RunningHandle):
         return runners
 
     def _resume(self) -> None:
-        """Have events forwarded that earlier processes left in outboxes and spools."""
-        in_background("resume", self._frame.context.frame("pubsub").resume, _RETRIES)
+        """Have events forwarded that other processes leave in outboxes and spools."""
+        self._frame.context.frame("pubsub").watch_relays()
         if in_development():
             from ._service.development import compare_processes
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..errors import CloudRuntimesError
+from ..errors import ClosedError, CloudRuntimesError
 
 if TYPE_CHECKING:
     import asyncio
@@ -235,7 +235,7 @@ def in_background(
 
     Args:
         name: of the thread, behind "cloud-runtimes-".
-        pauses: seconds before each attempt. The next one follows a `CloudRuntimesError`; after the last one it is given up.
+        pauses: seconds before each attempt. The next one follows a `CloudRuntimesError`; after the last one, or once its client is closed, it is given up.
         again: make them all, also after one that worked.
     """
 
@@ -244,6 +244,8 @@ def in_background(
             sleep(pause)
             try:
                 call()
+            except ClosedError:
+                return
             except CloudRuntimesError:
                 continue
             if not again:

@@ -146,7 +146,7 @@ class ServiceFrame:
         drivers: those made so far, by component. Emptied when the client closes or is forked, so that the hot path needs no other check.
         interceptors: outermost first; there are some where the configuration says so.
         handlers: what the application has registered with the service.
-        resume: of pub/sub alone: has events forwarded that earlier processes left in outboxes and spools.
+        watch_relays: of pub/sub alone: has events forwarded, until the client is closed, that other processes leave in outboxes and spools.
         make_event: of pub/sub alone: makes an event for a transaction of another service. Returns the event, its id, what makes a write of events there, and what to call after the commit.
     """
 
@@ -158,7 +158,7 @@ class ServiceFrame:
         self.drivers: dict[str, Any] = {}
         self.interceptors: tuple[Interceptor, ...] = ()
         self.handlers: dict[Any, Any] = {}
-        self.resume: Callable[[], None]
+        self.watch_relays: Callable[[], None]
         self.make_event: Callable[..., tuple[OutgoingBatch, str, Callable[[OutgoingBatch], Any], Callable[[], None]]]
 
     def driver(self, name: str) -> Any:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
+from threading import Event
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from .._core import fork
 from .._core.arguments import HIDDEN
+from .._core.handles import close_by
 from .._core.logs import once, repeated
-from .._core.threads import Mutex, in_background
+from .._core.threads import Background, Mutex, in_background
 from .._service.base import ServiceFrame
-from ..errors import CloudRuntimesError, ComponentNotFoundError, UnsupportedError
+from ..errors import ClosedError, CloudRuntimesError, ComponentNotFoundError, UnsupportedError
 from ..spi.relay import OUTBOX, SPOOL, Spool, read_relay_name, relay_name
 from ..spi.state import StateWrite
 from ._relay_stores import KeyStore, LogStore, RelayStore, call
@@ -26,6 +29,8 @@ _HOME: Final = f"{HIDDEN}relay{HIDDEN}"
 _KNOWN: Final = f"{HIDDEN}known{HIDDEN}"
 _TELEMETRY: Final = "telemetry"
 _RETRIES: Final = (0.0, 1.0, 10.0, 60.0)
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks of an application for what other processes left, under whatever name."""
 
 
 class Relay(NamedTuple):
@@ -85,6 +90,8 @@ class Relays:
         """In a forked child: the threads are the parent's."""
         self._forwarders: dict[Hashable, Forwarder] = {}
         self._known: dict[tuple[str, str, str], Forwarder] = {}  # the component of a name stays the same
+        self._watcher = Background(self._watch, "cloud-runtimes-relays")
+        self._ending = Event()
 
     def outbox(self, service: str, store_name: str, pubsub_name: str) -> Forwarder:
         """Return the forwarder of what transactions of a store publish, which has started.
@@ -127,7 +134,7 @@ class Relays:
 
                 forwarder = Forwarder(self._frame, relay.pubsub_name, stores, target, expire)
                 self._forwarders[store.identity] = forwarder
-                self._frame.context.handles.add(forwarder)
+                self._frame.context.handles.add(self)
             self._known[relay[:3]] = forwarder
         forwarder.start()
         if isinstance(store, KeyStore):
@@ -177,6 +184,27 @@ class Relays:
 
     # -- what others left -------------------------------------------------
 
+    def watch(self) -> None:
+        """Have what other processes leave forwarded, from now on until the client is closed."""
+        self._frame.context.handles.add(self)
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        while not self._ending.is_set():
+            try:
+                self.resume()
+            except ClosedError:
+                return
+            except CloudRuntimesError:
+                pass  # which `resume` has told
+            self._ending.wait(LOOK_EVERY)
+
+    def _close_by_client(self, end: float | None) -> None:
+        self._ending.set()
+        self._watcher.join(None if end is None else max(0.0, end - monotonic()))
+        for forwarder in list(self._forwarders.values()):
+            close_by(forwarder, end)
+
     def resume(self) -> None:
         """Have what other processes left forwarded from now on; say what this client's configuration has no broker for."""
         for service, name in self._frame.context.runtime().declared():
@@ -187,6 +215,8 @@ class Relays:
             try:
                 for relay in self._lying(service, store_name):
                     self._resume(relay)
+            except ClosedError:
+                raise
             except CloudRuntimesError as error:  # the others go on meanwhile
                 failure = error
                 message = "whether events wait in %s %r cannot be seen at the moment: %s"

@@ -47,7 +47,7 @@ class PubSubService(Declaring):
     def __init__(self, context: ClientContext) -> None:
         super().__init__(context)
         self._frame.make_event = self._event
-        self._frame.resume = self._frame.relays.resume
+        self._frame.watch_relays = self._frame.relays.watch
 
     def _one(
         self,

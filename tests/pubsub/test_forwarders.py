@@ -155,7 +155,7 @@ def _one_forwards(
         for name in NAMES:
             written[name] = consumer.state.get("orders", f"beat-{name}")
         with CloudRuntimesClient(app_id="rest", config=config) as rest:
-            context_of(rest).frame("pubsub").resume()
+            context_of(rest).frame("pubsub").relays.resume()
             until(lambda: all(len(some) == written[name] + 1 for name, some in arrivals.numbers.items()), seconds=30)
     for numbers in arrivals.numbers.values():
         assert numbers == list(range(len(numbers))), "in order, none is missing"

@@ -16,13 +16,14 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.client import context_of
 from cloud_runtimes.errors import (
+    ClosedError,
     InvalidArgumentError,
     PermissionDeniedError,
     ResourceExhaustedError,
     UnavailableError,
     UnsupportedError,
 )
-from cloud_runtimes.pubsub import SpoolStats
+from cloud_runtimes.pubsub import SpoolStats, relays
 from cloud_runtimes.pubsub.relay_operations import drop, refused_events, send_again, statuses
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.spi.pubsub import OutgoingBatch
@@ -209,6 +210,37 @@ def test_a_broker_that_is_configured_no_more_is_told(
         assert (status.waiting.events, status.taken) == (2, False)
     assert drop(relays_of(client).stores(status.relay)[0]) == 2
     assert statuses(relays_of(client)) == []
+
+
+def test_an_application_finds_what_others_leave_while_it_runs(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relays, "LOOK_EVERY", 0.1)
+    got: list[int] = []
+    running, other = make(), make()
+    running.pubsub.subscription("bus", "t")(lambda event: got.append(event.data))
+    store = relays_of(other).stores(relays.Relay("state", "orders", "bus", "sqlite"))[0]
+    store.settle("another forwarder", None, [], 0, [])
+    with running.running():
+        time.sleep(1.0)  # in which it has looked
+        with other.state.transaction("orders") as tx:
+            tx.publish("bus", "t", 1)
+        other.close()
+        until(lambda: got == [1])
+
+
+def test_closing_meanwhile_is_nothing_to_warn_of(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = make()
+    looked: Any = getattr(relays_of(client), "_lying")  # noqa: B009
+
+    def closes(service: str, store_name: str) -> Any:
+        client.close()
+        return looked(service, store_name)
+
+    monkeypatch.setattr(relays_of(client), "_lying", closes)
+    with caplog.at_level(logging.WARNING), pytest.raises(ClosedError):
+        relays_of(client).resume()
+    assert not caplog.records
 
 
 def test_an_event_that_cannot_be_read_holds_up_nobody(make: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -53,7 +53,7 @@ def test_a_broker_away(tmp_path: Path, rounds: Rounds, figure: Figure) -> None:
         assert waiting >= durable
         server.start()
         begun = time.monotonic()
-        context_of(client).frame("pubsub").resume()
+        context_of(client).frame("pubsub").relays.resume()
         until(lambda: client.pubsub.spool("bus").events == 0, seconds=60 + waiting / RATE)
         took = time.monotonic() - begun
         stats = client.pubsub.spool("bus")

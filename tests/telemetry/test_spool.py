@@ -152,9 +152,9 @@ def test_an_application_sends_what_earlier_ones_left(client: Make, caplog: pytes
     record(first.telemetry, 10)
     first.close()
     with Receiver(port=receiver.port) as receiver:
-        context_of(client(endpoint=url)).frame("pubsub").resume()
+        context_of(client(endpoint=url)).frame("pubsub").relays.resume()
         assert "10 events wait in the spool of telemetry for a collector of traces, by spool = true in" in caplog.text
-        context_of(client(endpoint=url, spool=True)).frame("pubsub").resume()
+        context_of(client(endpoint=url, spool=True)).frame("pubsub").relays.resume()
         until(lambda: len(receiver.spans()) == 10)
 
 
