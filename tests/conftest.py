@@ -29,8 +29,8 @@ from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support.engines import ENGINES
 from tests.support.servers import Address, own_server, shared_server
 
-# a secret that leaks anywhere in a run fails it
-pytest_plugins = ["cloud_runtimes.testing.canary"]
+# a secret that leaks anywhere in a run fails it; of the other two, what a failed assertion compared is shown
+pytest_plugins = ["cloud_runtimes.testing.canary", "cloud_runtimes.testing.suites", "tests.packaging"]
 
 _FIGURE = "figure"
 _databases = itertools.count(1)
