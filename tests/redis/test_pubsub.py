@@ -370,6 +370,19 @@ def test_trimming_keeps_up(home: RedisHome, server: Server, api: Api) -> None:
     assert server("XLEN", server.key("topic", "t")) <= 100 + 3  # the server trims whole nodes
 
 
+@pytest.mark.parametrize("order", [None, "key"])
+def test_dead_letters_are_trimmed(order: Any, home: RedisHome, server: Server) -> None:
+    """Nobody publishes to their topic: members write to it."""
+    server("CONFIG", "SET", "stream-node-max-entries", 1)
+    client = trimming(home)
+    client.pubsub.publish_bulk("bus", "t", [0] * 10)
+    with client.pubsub.subscribe("bus", "t", lambda event: event.drop(), dead_letter_topic="dead", order=order):
+        until(lambda: server("XLEN", server.key("topic", "dead")) == 10)
+    home.advance(50)
+    with trimming(home).pubsub.subscribe("bus", "t", dead_letter_topic="dead", order=order):
+        until(lambda: server("XLEN", server.key("topic", "dead")) == 0)
+
+
 def test_what_others_trim_is_counted_and_reported(
     home: RedisHome, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

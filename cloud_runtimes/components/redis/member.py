@@ -190,6 +190,8 @@ class RedisMember(SocketMember):
         if now >= self._look_at:
             pipeline.run(self._looking, LOOK, self._keys)
             self._claims = True
+            if (dead := self.policy.request.dead_letter_topic) is not None:
+                self._run(self._driver.trimmed(dead))
         count = max(1, want // self._per_entry)
         self._keep(pipeline, now, count if want else 0)
         data = pipeline.batch().data if pipeline else b""

@@ -157,6 +157,12 @@ class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
         keys = topic.keys
         yield from DELAY.run((keys.stream, keys.delayed), batch.delay_ms, keys.retry, keys.end, *arguments)
 
+    def trimmed(self, name: str) -> Flow[None]:
+        """Trim a topic if it is time, for whoever writes to it otherwise than by `publish`."""
+        topic = self._topic(name)
+        if monotonic() >= topic.trim_at:
+            yield from self._trim(topic)
+
     def _trim(self, topic: Topic) -> Flow[None]:
         """Trim a topic, and go on with the next publish where there is more; a failure is no failure of a publish."""
         settings, keys = self._settings, topic.keys
