@@ -49,7 +49,9 @@ class Worker:
 
     @property
     def is_running(self) -> bool:
-        return self._process.poll() is None
+        code = self._process.poll()
+        assert not code, f"{self._command[2]} gave up"  # at once: what waits for its events would go on for hours
+        return code is None
 
     def kill(self) -> None:
         self._process.kill()
