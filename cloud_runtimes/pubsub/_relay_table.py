@@ -187,7 +187,7 @@ class TableStore(RelayStore):
 
     def names(self) -> list[str]:
         """Return the hidden names of the table; none where it is not there."""
-        if _TABLE not in cast("list[str]", self.run(self._driver.run, ListTables())):
+        if not self._has_leases and _TABLE not in cast("list[str]", self.run(self._driver.run, ListTables())):
             return []
         # Oracle compares no long texts, so it tells none apart either
         first = f'SELECT MIN("id") FROM "{_TABLE}" GROUP BY "target"'

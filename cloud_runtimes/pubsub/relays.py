@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from ..spi.pubsub import PubSubDriver
     from ..spi.state import StateDriver
     from ._forwarder import Forwarder
+    from ._relay_table import TableStore
 
 _HOME: Final = f"{HIDDEN}relay{HIDDEN}"
 """State store of the home that knows which of its undeclared stores events wait in."""
 _KNOWN: Final = f"{HIDDEN}known{HIDDEN}"
 _TELEMETRY: Final = "telemetry"
 _RETRIES: Final = (0.0, 1.0, 10.0, 60.0)
-LOOK_EVERY: Final = 5.0
+LOOK_EVERY: Final = 30.0
 """Seconds between two looks of an application for what other processes left, under whatever name."""
 
 
@@ -90,6 +91,8 @@ class Relays:
         """In a forked child: the threads are the parent's."""
         self._forwarders: dict[Hashable, Forwarder] = {}
         self._known: dict[tuple[str, str, str], Forwarder] = {}  # the component of a name stays the same
+        self._tables: dict[str, TableStore] = {}  # of all names that wait in a database
+        self._told: set[Relay] = set()  # that this configuration has no broker for
         self._watcher = Background(self._watch, "cloud-runtimes-relays")
         self._ending = Event()
 
@@ -230,7 +233,8 @@ class Relays:
                 self._frame.context.frame(_TELEMETRY)  # which begins to send
             elif relay.service:
                 self.outbox(relay.service, relay.store_name, relay.pubsub_name)
-        elif (events := self.stores(relay)[0].backlog().events) > 0:
+        elif relay not in self._told and (events := self.stores(relay)[0].backlog().events) > 0:
+            self._told.add(relay)
             once(
                 f"waiting {relay}",
                 "%d events wait in %s for %s, which this configuration does not have: run it with that until they are "
@@ -304,7 +308,9 @@ class Relays:
         if service == "database":
             from ._relay_table import TableStore
 
-            return TableStore("", store_name, driver).names()
+            if store_name not in self._tables:
+                self._tables[store_name] = TableStore("", store_name, driver)
+            return self._tables[store_name].names()
         return _known_of(driver, store_name) if driver.has_order else ()
 
 

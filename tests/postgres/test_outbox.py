@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.client import context_of
 from cloud_runtimes.errors import AlreadyExistsError, CloudRuntimesError
+from cloud_runtimes.pubsub._relay_table import TableStore
 from cloud_runtimes.testing import Api
 from tests.packaging.builds import ROOT
 from tests.packaging.programs import blocks
@@ -92,7 +94,12 @@ def test_a_partition_that_is_missing_is_made(
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql+psycopg"])
 def test_a_database_elsewhere(
-    dialect: str, home: PostgresHome, api: Api, tmp_path: Path, postgres_database: str
+    dialect: str,
+    home: PostgresHome,
+    api: Api,
+    tmp_path: Path,
+    postgres_database: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = f"sqlite:///{tmp_path}/near.db" if dialect == "sqlite" else f"{dialect}{postgres_database[10:]}"
     config = {
@@ -110,6 +117,13 @@ def test_a_database_elsewhere(
             assert (event.data, event.key) == (data, "k")
             event.ack()
         until(lambda: not client.database.query("near", "SELECT id FROM cloud_runtimes_outbox"))
+        relays: Any = getattr(context_of(client).frame("pubsub"), "relays")  # noqa: B009
+        asked: list[str] = []
+        run: Any = TableStore.run
+        monkeypatch.setattr(TableStore, "run", lambda self, *call: asked.append(self.name) or run(self, *call))
+        for looks in range(2):
+            relays.resume()
+            assert len([name for name in asked if not name]) == 4 + looks, "a table is made, or found, once"
 
 
 @pytest.mark.parametrize("applied", [False, True])
