@@ -145,16 +145,17 @@ def test_members_get_nothing_that_was_removed(home: KafkaHome) -> None:
             assert seen == list(range(0, 3000, 2))
 
 
-def test_a_target_is_looked_up_once(home: KafkaHome, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_is_looked_up_once_a_page(home: KafkaHome, monkeypatch: pytest.MonkeyPatch) -> None:
     client, asked = home.client(), list[Any]()
     client.pubsub.subscribe("bus-0", "t", group="g").close()
     with client.pubsub.publisher("bus-0", "dead") as publisher:
         for number in range(500):
             publisher.send(number, attributes={"dlgroup": "g", "dltopic": "t", "dlreason": "dropped"})
-    target = KafkaMender._target
+    target, remove, pages = KafkaMender._target, KafkaMender.remove, list[Any]()
     monkeypatch.setattr(KafkaMender, "_target", lambda self, *names: asked.append(names) or target(self, *names))
+    monkeypatch.setattr(KafkaMender, "remove", lambda self, *page: pages.append(page) or remove(self, *page))
     assert client.admin.redrive("bus-0", "dead").count == 500
-    assert len(asked) == 1
+    assert len(asked) == len(pages) < 10  # of a full machine a page may be short
 
 
 def test_an_overview_takes_few_requests(home: KafkaHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
