@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from threading import Event
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from .._core import fork
@@ -14,7 +14,7 @@ from .._core.handles import close_by
 from .._core.logs import once, repeated
 from .._core.threads import Background, Mutex, in_background
 from .._service.base import ServiceFrame
-from ..errors import ClosedError, CloudRuntimesError, ComponentNotFoundError, UnsupportedError
+from ..errors import CloudRuntimesError, ComponentNotFoundError, UnsupportedError
 from ..spi.relay import OUTBOX, SPOOL, Spool, read_relay_name, relay_name
 from ..spi.state import StateWrite
 from ._relay_stores import KeyStore, LogStore, RelayStore, call
@@ -194,17 +194,12 @@ class Relays:
 
     def _watch(self) -> None:
         while not self._ending.is_set():
-            try:
+            with suppress(CloudRuntimesError):  # the next look may go well
                 self.resume()
-            except ClosedError:
-                return
-            except CloudRuntimesError:
-                pass  # which `resume` has told
             self._ending.wait(LOOK_EVERY)
 
     def _close_by_client(self, end: float | None) -> None:
         self._ending.set()
-        self._watcher.join(None if end is None else max(0.0, end - monotonic()))
         for forwarder in list(self._forwarders.values()):
             close_by(forwarder, end)
 
@@ -218,9 +213,9 @@ class Relays:
             try:
                 for relay in self._lying(service, store_name):
                     self._resume(relay)
-            except ClosedError:
-                raise
             except CloudRuntimesError as error:  # the others go on meanwhile
+                if self._frame.context.closed:
+                    raise
                 failure = error
                 message = "whether events wait in %s %r cannot be seen at the moment: %s"
                 repeated(f"resume {service} {store_name}", message, service, store_name, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -241,6 +242,27 @@ def test_closing_meanwhile_is_nothing_to_warn_of(
     with caplog.at_level(logging.WARNING), pytest.raises(ClosedError):
         relays_of(client).resume()
     assert not caplog.records
+
+
+def test_closing_waits_for_no_look(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may be away, which an application that ends need not find out."""
+    client, looks, goes_on = make(), threading.Event(), threading.Event()
+
+    def hangs(service: str, store_name: str) -> Any:
+        looks.set()
+        goes_on.wait(4 * SOON)
+        return iter(())
+
+    monkeypatch.setattr(relays_of(client), "_lying", hangs)
+    client.pubsub.subscription("bus", "t")(lambda event: None)
+    with client.running():
+        assert looks.wait(SOON)
+    closing = threading.Thread(target=client.close, kwargs={"timeout": 4 * SOON})
+    closing.start()
+    closing.join(SOON)
+    ended = not closing.is_alive()
+    goes_on.set()
+    assert ended
 
 
 def test_an_event_that_cannot_be_read_holds_up_nobody(make: Make, caplog: pytest.LogCaptureFixture) -> None:
