@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 _RELAY: Final = Method("pubsub", "relay", repeatable=False)
 _TIMEOUT: Final = 10.0
+KNOWN: Final = f"{HIDDEN}known{HIDDEN}"
+"""Before a name in the key that says that events wait under it."""
 _HEAD: Final = struct.Struct(">QI")
 """Before the frame in the value of a hidden key: when it is due, 0: at once; how many events it has."""
 _FEW, _MANY = 100, 1000
@@ -171,19 +173,31 @@ class LogStore(_Leased):
 
 
 class KeyStore(_Leased):
-    """Events that wait as hidden keys of a state store, in the order of their commits."""
+    """Events that wait as hidden keys of a state store, in the order of their commits.
+
+    Attributes:
+        is_known: whether the store has the name written down; else each commit does it.
+    """
+
+    is_known = True
 
     def __init__(self, name: str, where: str, state: StateDriver) -> None:
         super().__init__(name, where, state)
         self._prefix = f"{name}{HIDDEN}"
         self._page = _FEW
 
+    @property
+    def known(self) -> StateWrite:
+        """What writes the name down."""
+        return StateWrite(KNOWN + self.name, b"1")
+
     def add(self, batch: OutgoingBatch) -> Sequence[Any]:
         due = 0 if batch.delay_ms is None else time_ns() // 1_000_000 + batch.delay_ms
-        return [
+        waiting = [
             StateWrite(f"{self._prefix}{kernel.uuid7().hex()}", _HEAD.pack(due, len(kernel.Frame(frame))) + frame)
             for frame in batch.frames
         ]
+        return waiting if self.is_known else [self.known, *waiting]
 
     def read(self, after: Any, limit: int, held: Collection[Any]) -> tuple[Sequence[Waiting], Any]:
         waiting = self._oldest(len(held) + self._page)

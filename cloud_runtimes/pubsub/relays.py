@@ -17,7 +17,7 @@ from .._service.base import ServiceFrame
 from ..errors import CloudRuntimesError, ComponentNotFoundError, UnsupportedError
 from ..spi.relay import OUTBOX, SPOOL, Spool, read_relay_name, relay_name
 from ..spi.state import StateWrite
-from ._relay_stores import KeyStore, LogStore, RelayStore, call
+from ._relay_stores import KNOWN, KeyStore, LogStore, RelayStore, call
 
 if TYPE_CHECKING:
     from ..spi.pubsub import PubSubDriver
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _HOME: Final = f"{HIDDEN}relay{HIDDEN}"
 """State store of the home that knows which of its undeclared stores events wait in."""
-_KNOWN: Final = f"{HIDDEN}known{HIDDEN}"
 _TELEMETRY: Final = "telemetry"
 _RETRIES: Final = (0.0, 1.0, 10.0, 60.0)
 LOOK_EVERY: Final = 30.0
@@ -136,12 +135,13 @@ class Relays:
                 from ._forwarder import Forwarder  # most clients have none
 
                 forwarder = Forwarder(self._frame, relay.pubsub_name, stores, target, expire)
+                if isinstance(forwarder.store, KeyStore):
+                    forwarder.store.is_known = False
+                    in_background("relay", partial(self._remember, relay.store_name, forwarder.store), _RETRIES)
                 self._forwarders[store.identity] = forwarder
                 self._frame.context.handles.add(self)
             self._known[relay[:3]] = forwarder
         forwarder.start()
-        if isinstance(store, KeyStore):
-            in_background("relay", partial(self._remember, relay.store_name, relay.names[0]), _RETRIES)
         return forwarder
 
     # -- where events wait ------------------------------------------------
@@ -175,15 +175,15 @@ class Relays:
             component=relay.pubsub_name,
         )
 
-    def _remember(self, store_name: str, name: str) -> None:
+    def _remember(self, store_name: str, store: KeyStore) -> None:
         """Write down under which name events wait in a store, and, in the home, that they do in this one."""
         frame = self._frame.context.frame("state")
-        names = [(store_name, name)]
+        writes = [(frame.driver(store_name), store.known)]
         if ("state", store_name) not in self._frame.context.runtime().declared():
-            names.append((_HOME, store_name))
-        for store, known in names:
-            driver: StateDriver = self._home() if store == _HOME else frame.driver(store)
-            call(store, driver.write, [StateWrite(_KNOWN + known, b"1")], False)
+            writes.append((self._home(), StateWrite(KNOWN + store_name, b"1")))
+        for driver, write in writes:
+            call(store_name, driver.write, [write], False)
+        store.is_known = True
 
     # -- what others left -------------------------------------------------
 
@@ -311,7 +311,7 @@ class Relays:
 
 def _known_of(driver: StateDriver, store_name: str) -> list[str]:
     """Return the names that were written down in a store."""
-    return [key.removeprefix(_KNOWN) for key in call(store_name, driver.list_keys, _KNOWN, None, None)]
+    return [key.removeprefix(KNOWN) for key in call(store_name, driver.list_keys, KNOWN, None, None)]
 
 
 class PubSubFrame(ServiceFrame):

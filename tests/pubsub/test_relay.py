@@ -187,6 +187,25 @@ def test_what_an_earlier_process_left(make: Make, monkeypatch: pytest.MonkeyPatc
         assert sorted(received(sub, 2)) == [1, 2]
 
 
+def test_the_first_commit_tells_where_events_wait(
+    request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    """A process may be killed as soon as it has committed."""
+    for engine in ("redis", "nats", "etcd"):
+        with subtests.test(engine), pair(request, tmp_path / engine, f"{engine} sqlite") as config:
+            with monkeypatch.context() as killed, CloudRuntimesClient(config=config, app_id="shop") as first:
+                killed.setattr(relays, "in_background", lambda *args, **named: None)
+                relay = relays.Relay("state", "orders", "bus", "sqlite")
+                relays_of(first).stores(relay)[0].settle("another forwarder", None, [], 0, [])
+                with first.state.transaction("orders") as tx:
+                    tx.publish("bus", "t", 1)
+            with CloudRuntimesClient(config=config, app_id="shop") as second:
+                assert relays_of(second).known() == [relay]
+                store = relays_of(second).outbox("state", "orders", "bus").store
+                until(lambda store=store: store.is_known)
+                assert len(store.add(OutgoingBatch.of("t", []))) == 0
+
+
 def test_a_broker_that_is_configured_no_more_is_told(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
