@@ -81,9 +81,23 @@ def bus(request: pytest.FixtureRequest, home: Path) -> Iterator[dict[str, Any]]:
         return
     with pair(request, home, f"sqlite {request.param}") as config:
         config["capa"]["inbox_retention"] = "1m"
-        if request.param != "kafka":
-            config["pubsub"]["bus"]["retention"] = "30s"
+        bus = config["pubsub"]["bus"]
+        if request.param == "kafka":
+            _make_topic(bus)
+        else:
+            bus["retention"] = "30s"
         yield config
+
+
+def _make_topic(bus: dict[str, Any]) -> None:
+    """Make the topic, of which a broker keeps some minutes: its log lies in memory."""
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    keeps = {"retention.ms": "120000", "segment.bytes": "67108864"}
+    topic = NewTopic(f"{bus['prefix']}readings", 1, config=keeps)
+    admin = AdminClient({"bootstrap.servers": bus["servers"]})  # what it makes ends with it
+    (made,) = admin.create_topics([topic]).values()
+    made.result(30)
 
 
 def test_events_of_processes_that_are_killed(
