@@ -182,7 +182,7 @@ def bench_consume_frames(beside: Any, engine: Engine, client: CloudRuntimesClien
             return client.pubsub.subscribe("bus", topic, group="bench", batch=size)
 
         with subscribed("frames") as frames, subscribed("events") as events:
-            peers = {"layout event": Peer(taking(events, engine.count), goal=3)}
+            peers = {"layout event": Peer(taking(events, engine.count), goal=2)}
             compare(beside, engine, f"consume frames by {size:,}", taking(frames, engine.count), peers, fill)
 
 

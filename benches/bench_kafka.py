@@ -87,5 +87,5 @@ def bench_consume_frames(beside: Any, engine: KafkaEngine, client: CloudRuntimes
         # what the benches before have sent
         for topic in ("ours", "frames"):
             client.pubsub.subscribe("bus", topic, start="latest", batch=1000).close()
-        peers = {"layout event": Peer(joining(client, "ours", 1000, engine.count), goal=3)}
+        peers = {"layout event": Peer(joining(client, "ours", 1000, engine.count), goal=2)}
         compare(beside, engine, "consume frames by 1,000", joining(client, "frames", 1000, engine.count), peers, fill)
