@@ -132,13 +132,17 @@ class KeyOrderMember(OrderedMember, Member):
             self._server_us = rows[0][8] * 1000
         return [Claimed(*row[:7]) for row in sorted(rows, key=lambda row: (row[7], row[1], row[2]))]
 
-    def load(self, connection: Connection, claims: Sequence[Claimed]) -> Flow[None]:
-        """Load the first frames of claims in one round trip."""
-        known = {*self._frames, *self._bodies}
-        missing = list(dict.fromkeys(claim.frame for claim in claims if claim.frame not in known))[:_LOADED]
-        if missing:
-            rows = (yield from connection.execute(_BODIES, missing)).rows
+    def _load(self, frame: int) -> bytes | None:
+        # not in the transaction that claims: others wait for its lock
+        if frame not in self._bodies:
+            known = {*self._frames, *self._bodies}
+            others = [claim.frame for claim in self._claimed if claim.frame not in known]
+            wanted = list(dict.fromkeys([frame, *others]))[:_LOADED]
+            rows = self.component.engine.run(
+                self._operation(), lambda connection: connection.execute(_BODIES, wanted)
+            ).rows
             self._bodies.update((id, body) for id, body in rows)
+        return self._bodies.pop(frame, None)
 
     def claim(self, connection: Connection, want: int, owned: set[int], parts: int) -> Flow[list[Claimed]]:
         """Move the group's cursor, and claim what it passes for the owners of its parts."""
@@ -211,4 +215,3 @@ class _SettleInOrder(Settle):
         want = self._writes.want - sum(claim.remaining for claim in self.claimed)
         if want > 0 and self.owned and len(picked) < _PICKED:
             self.claimed += yield from self._member.claim(connection, want, self.owned, parts)
-        yield from self._member.load(connection, self.claimed)
