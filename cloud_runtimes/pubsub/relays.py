@@ -177,13 +177,10 @@ class Relays:
 
     def _remember(self, store_name: str, store: KeyStore) -> None:
         """Write down under which name events wait in a store, and, in the home, that they do in this one."""
-        frame = self._frame.context.frame("state")
-        writes = [(frame.driver(store_name), store.known)]
-        if ("state", store_name) not in self._frame.context.runtime().declared():
-            writes.append((self._home(), StateWrite(KNOWN + store_name, b"1")))
-        for driver, write in writes:
-            call(store_name, driver.write, [write], False)
+        call(store_name, self._frame.context.frame("state").driver(store_name).write, [store.known], False)
         store.is_known = True
+        if ("state", store_name) not in self._frame.context.runtime().declared():
+            call(store_name, self._home().write, [StateWrite(KNOWN + store_name, b"1")], False)
 
     # -- what others left -------------------------------------------------
 
