@@ -188,7 +188,7 @@ class KeyStore(_Leased):
 
     @property
     def known(self) -> StateWrite:
-        """What writes the name down."""
+        """The write that notes the name."""
         return StateWrite(KNOWN + self.name, b"1")
 
     def add(self, batch: OutgoingBatch) -> Sequence[Any]:
