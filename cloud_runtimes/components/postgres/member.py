@@ -56,7 +56,9 @@ _MOVE: Final = Statement(
     "int8",
 )
 CLAIM: Final = Statement("SELECT * FROM {schema}.claim($1, $2, $3, $4, $5)", "int8 text int8 int4 int8[]")
-_BODY: Final = Statement("SELECT body FROM {schema}.frames WHERE id = $1", "int8")
+_BODIES: Final = Statement("SELECT id, body FROM {schema}.frames WHERE id = ANY ($1)", "int8[]")
+_LOADED: Final = 8
+"""Frames that are loaded at once at most."""
 _HELD: Final = "id = ANY ($1) AND member = $2"
 _DONE: Final = Statement(f"DELETE FROM {{schema}}.claims WHERE {_HELD} RETURNING id", "int8[] text")
 _PARTLY: Final = Statement(
@@ -222,12 +224,16 @@ class Member(LogMember):
         return calls
 
     def _load(self, frame: int) -> bytes | None:
-        body = self._bodies.pop(frame, None)  # it came with its claim
+        body = self._bodies.pop(frame, None)  # it came with its claim, unless another member made that
         if body is None:
+            known = {*self._frames, *self._bodies}
+            others = [claim.frame for claim in self._claimed if claim.frame not in known]
+            wanted = list(dict.fromkeys([frame, *others]))[:_LOADED]
             rows = self.component.engine.run(
-                self._operation(), lambda connection: connection.execute(_BODY, frame)
+                self._operation(), lambda connection: connection.execute(_BODIES, wanted)
             ).rows
-            body = rows[0][0] if rows else None
+            self._bodies.update((id, found) for id, found in rows)
+            body = self._bodies.pop(frame, None)
         return body
 
 

@@ -16,8 +16,6 @@ from .statement import Result, Row, Statement
 
 _PICKED: Final = 64
 """Claims that are taken at once at most."""
-_LOADED: Final = 8
-"""Frames that are loaded at once at most."""
 _SURVEY: Final = Statement(
     "SELECT (SELECT string_agg(m.member, ',') FROM {schema}.group_members m WHERE m.grp = g.id AND m.deadline > {schema}.now_ms()), "
     "(SELECT string_agg(p.member, ',' ORDER BY p.part) FROM {schema}.group_parts p WHERE p.grp = g.id), "
@@ -64,7 +62,6 @@ _SPLIT: Final = Statement(
     "RETURNING n.id, n.frame, n.start, n.count, n.deliveries, n.settled, n.part, n.xid, {schema}.now_ms()",
     "int8[] int4[] int4[] text[] int8[] int4[] bytea[] int4[]",
 )
-_BODIES: Final = Statement("SELECT id, body FROM {schema}.frames WHERE id = ANY ($1)", "int8[]")
 _DONE: Final = Statement("DELETE FROM {schema}.claims WHERE id = ANY ($1)", "int8[]")
 
 
@@ -131,18 +128,6 @@ class KeyOrderMember(OrderedMember, Member):
         if rows:
             self._server_us = rows[0][8] * 1000
         return [Claimed(*row[:7]) for row in sorted(rows, key=lambda row: (row[7], row[1], row[2]))]
-
-    def _load(self, frame: int) -> bytes | None:
-        # not in the transaction that claims: others wait for its lock
-        if frame not in self._bodies:
-            known = {*self._frames, *self._bodies}
-            others = [claim.frame for claim in self._claimed if claim.frame not in known]
-            wanted = list(dict.fromkeys([frame, *others]))[:_LOADED]
-            rows = self.component.engine.run(
-                self._operation(), lambda connection: connection.execute(_BODIES, wanted)
-            ).rows
-            self._bodies.update((id, body) for id, body in rows)
-        return self._bodies.pop(frame, None)
 
     def claim(self, connection: Connection, want: int, owned: set[int], parts: int) -> Flow[list[Claimed]]:
         """Move the group's cursor, and claim what it passes for the owners of its parts."""
