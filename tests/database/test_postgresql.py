@@ -105,6 +105,29 @@ def test_a_server_that_cannot_be_asked_ends_too(postgres: CloudRuntimesClient, m
     wait_until_none_runs(postgres, 10)
 
 
+def test_a_stream_that_is_cut_leaves_no_cursor_open(
+    postgres: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    psycopg = pytest.importorskip("psycopg")
+
+    def refused(self: Any, *, timeout: float) -> None:
+        raise psycopg.OperationalError("as if no further connection could be made")
+
+    opened: list[Any] = []
+    begin = psycopg.ServerCursor.__init__
+
+    def recorded(self: Any, *args: Any, **kwargs: Any) -> None:
+        opened.append(self)
+        begin(self, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.Connection, "cancel_safe", refused)
+    monkeypatch.setattr(psycopg.ServerCursor, "__init__", recorded)
+    assert postgres.database.query("main", "SELECT 1 AS a", type=int) == [1]  # connected before the time counts
+    with pytest.raises(DeadlineExceededError):
+        list(postgres.database.stream("main", "SELECT 1 AS a FROM pg_sleep(60)", timeout=0.3))
+    until(lambda: opened and all(each.closed for each in opened), seconds=10)  # its thread ends a moment later
+
+
 def test_a_server_is_asked_until_it_listens(postgres: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that has not begun the statement ignores a cancel request."""
     psycopg = pytest.importorskip("psycopg")

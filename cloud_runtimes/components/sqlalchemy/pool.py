@@ -125,6 +125,7 @@ class ConnectionPool:
         elif dialect == "postgresql":
             sa.event.listen(self.engine, "connect", _ends_with_its_client)
             sa.event.listen(self.engine, "do_connect", self._limit_connecting)
+            sa.event.listen(self.engine, "handle_error", _close_cursor)
             if self._schema is not None:
                 sa.event.listen(self.engine, "connect", self._enter_schema)
         return engine
@@ -310,6 +311,13 @@ def _make_place(path: Path) -> None:
     make_home(path.parent)
     check_file_system(path.parent)
     make_private(str(path))
+
+
+def _close_cursor(context: sa.ExceptionContext) -> None:
+    """Close the cursor of a connection that is lost: SQLAlchemy leaves it open, of which psycopg warns."""
+    if context.is_disconnect and context.execution_context is not None:
+        with suppress(Exception):  # it has gone with its connection
+            context.execution_context.cursor.close()
 
 
 def _ends_with_its_client(connection: Any, record: Any) -> None:
