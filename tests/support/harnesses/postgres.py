@@ -63,7 +63,8 @@ class PostgresHome(Clients):
 
     def store(self, kind: str = "store") -> str:
         name = super().store(kind)
-        if kind == "database":
+        if kind == "database":  # a schema of the server, which other processes of the run use too
+            name = f"{name}-{os.getpid()}"
             self._schemas.append(name)
         return name
 
