@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.spi.broker.ordered import PARTS
+from cloud_runtimes.components.postgres import ordered as postgres
+from cloud_runtimes.spi.broker import ordered
 from tests.support import Figure, Rounds
 from tests.support.harnesses.kafka import KafkaHome
 from tests.support.harnesses.nats import NatsHome
@@ -134,12 +135,14 @@ def test_members_die_and_stop(
     )
 
 
-@pytest.mark.parametrize("config", ["sqlite", "postgres"], indirect=True)
-def test_a_member_that_is_alone_takes_all_parts_at_once(config: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("config", "parts"), [("sqlite", ordered.PARTS), ("postgres", postgres.PARTS)], indirect=["config"]
+)
+def test_a_member_that_is_alone_takes_all_parts_at_once(config: dict[str, Any], parts: int) -> None:
     with CloudRuntimesClient(app_id="suite", config=config) as client:
         source = join(client, order="key")
         assert not source.poll((), 10, 0.0)
-        assert source._owned == set(range(PARTS))
+        assert source._owned == set(range(parts))
         source.close(())
 
 

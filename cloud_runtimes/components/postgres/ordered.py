@@ -14,6 +14,8 @@ from .connection import Connection, Flow
 from .member import CLAIM, FORGET, LATE, LEAVE, STAY, Member, Settle, channel
 from .statement import Result, Row, Statement
 
+PARTS: Final = 16
+"""Parts of a new group: so many members share its events at most. Fewer than elsewhere, since a frame becomes a row for each part."""
 _PICKED: Final = 64
 """Claims that are taken at once at most."""
 _SURVEY: Final = Statement(

@@ -6,7 +6,6 @@ from collections.abc import Hashable
 from typing import Final
 
 from ...spi.admin import LOOKING, MENDING, PubSubAdmin
-from ...spi.broker.ordered import PARTS
 from ...spi.broker.policy import FEATURES, DeliveryPolicy, begins_at
 from ...spi.change import database_of
 from ...spi.operation import Operation
@@ -19,7 +18,7 @@ from .claim import BEGINNING, UNSEEN
 from .connection import Connection, Flow
 from .database import PostgresDriver, on_connection
 from .member import JOINED, STAY, Member, channel
-from .ordered import KeyOrderMember
+from .ordered import PARTS, KeyOrderMember
 from .statement import Statement
 
 _MAX_TOPICS: Final = 10_000
