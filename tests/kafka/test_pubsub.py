@@ -363,17 +363,25 @@ def test_order_by_key_holds_through_retries_and_rebalances(on: Any, rounds: Roun
                 with client.pubsub.subscribe("bus", "t", handle, workers=4, start="earliest"):
                     over.wait(None if stay else 0.7)
 
+    def missing() -> dict[str, set[int]]:
+        return {key: gone for key, values in settled.items() if (gone := set(range(count)) - set(values))}
+
     threads = [threading.Thread(target=consume, args=(stay,)) for stay in (True, False)]
     client = on(**settings)
     client.pubsub.publish("bus", "t", -1, key="k0")
     for thread in threads:
         thread.start()
-    for number in range(count):
-        client.pubsub.publish_bulk("bus", "t", [OutgoingEvent(number, key) for key in settled])
-    until(lambda: all(len(set(values) - {-1}) >= count for values in settled.values()), seconds=60 + count / 5)
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for number in range(count):
+            client.pubsub.publish_bulk("bus", "t", [OutgoingEvent(number, key) for key in settled])
+        end = time.monotonic() + 60 + count / 5
+        while (left := missing()) and time.monotonic() < end:
+            time.sleep(0.02)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert left == {}
     assert not overlaps
     for key, values in settled.items():
         first = list(dict.fromkeys(each for each in values if each >= 0))
