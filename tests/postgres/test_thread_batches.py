@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.postgres import thread_batches
+from cloud_runtimes.components.postgres import database, thread_batches
 from cloud_runtimes.errors import CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
 from tests.postgres.test_batches import COUNT, ask, client, name, slow_down
 from tests.support import Rounds
@@ -28,7 +28,7 @@ _CUT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE stat
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a single statement run apart, and a single batch beside it."""
-    monkeypatch.setattr(thread_batches, "_ALONE", 1)
+    monkeypatch.setattr(database, "_APART", 1)
     monkeypatch.setattr(thread_batches, "_BATCHES", 1)
 
 

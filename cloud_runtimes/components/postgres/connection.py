@@ -203,12 +203,8 @@ class Connection(FlowEngine[int, int]):
                     pg.consume_input()
             yield READ
             pg.consume_input()
-            while pg.is_busy():
-                yield READ
-                pg.consume_input()
             result = yield from self._answer()
             failure = SqlFailure(result, 0) if result.status == _FATAL else None
-            yield from self._result()
             failure = yield from self._synced(failure)
         except psycopg.Error as error:
             raise ConnectionLost(str(error)) from error
@@ -290,14 +286,12 @@ class Connection(FlowEngine[int, int]):
                     self._names.add(name)
                 else:
                     results.append(statement.decode(result))
-            yield from self._result()  # the end of this statement
         return results, (yield from self._synced(failure))
 
     def _synced(self, failure: SqlFailure | None) -> Flow[SqlFailure | None]:
         """Receive the end of what was sent together, which is where a commit fails; returns why it was not applied."""
         while (ended := (yield from self._answer())).status != _PIPELINE_SYNC:
             failure = failure or SqlFailure(ended, 0)
-            yield from self._result()
         return failure
 
     def _sql(self, statement: Statement) -> bytes:
@@ -307,19 +301,22 @@ class Connection(FlowEngine[int, int]):
         """Return a name that no other statement has, so that in a session that a pooler gave to others before it means no other."""
         return b"cr_" + blake2s(self._sql(statement), digest_size=16).hexdigest().encode()
 
-    def _result(self) -> Flow[Any]:
-        pg = self.pg
-        while pg.is_busy():
-            yield READ
-            pg.consume_input()
-        return pg.get_result()
-
     def _answer(self) -> Flow[Any]:
-        """Receive a result that must come."""
-        result = yield from self._result()
-        if result is None:
-            raise ConnectionLost(self.pg.get_error_message())
-        return result
+        """Receive a result, which must come, and its end."""
+        pg = self.pg
+        answer: Any = None
+        while True:
+            while pg.is_busy():
+                yield READ
+                pg.consume_input()
+            result = pg.get_result()
+            if answer is not None:
+                return answer
+            if result is None:
+                raise ConnectionLost(pg.get_error_message())
+            if result.status == _PIPELINE_SYNC:
+                return result  # it has no end of its own
+            answer = result
 
 
 def _resolve(future: asyncio.Future[int], ready: int) -> None:

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar
 
 import psycopg
 from psycopg import conninfo
@@ -36,6 +36,8 @@ from .thread_batches import ThreadBatches
 
 T = TypeVar("T")
 Work = Callable[[Connection], Flow[T]]
+_APART: Final = 4
+"""Flows of threads that run apart, at once. A few threads wait for nobody, so."""
 
 
 class PostgresDatabase(Engine):
@@ -70,7 +72,9 @@ class PostgresDatabase(Engine):
         self._ready = False
         self._sweeper: Sweeper | None = None
         self._local = threading.local()
-        self._kinds = {kind: ThreadBatches(self._pool, writes=kind == "writes") for kind in ("reads", "writes")}
+        self._apart = [None] * _APART
+        self._reads = ThreadBatches(self._pool, writes=False)
+        self._writes = ThreadBatches(self._pool, writes=True)
 
     # -- calls ------------------------------------------------------------
 
@@ -85,16 +89,27 @@ class PostgresDatabase(Engine):
         return self._pool.run(op, work)
 
     def share(self, op: Operation, work: Work[T]) -> T:
-        """Run a flow; statements that share go together with those of other threads."""
+        """Run a flow. A few run apart; statements that share of further ones go together with those of other threads."""
         if not self._ready:
             self.ready(op)
+        if self._apart and not (self._reads.waiting or self._writes.waiting):
+            try:
+                place = self._apart.pop()
+            except IndexError:
+                pass  # another thread was faster
+            else:
+                try:
+                    return self._pool.run(op, work)
+                finally:
+                    self._apart.append(place)
         shared = SharedConnection()
         flow = work(shared)
         try:
             asked = next(flow)
             while asked is not OWN:
                 statement, values = asked
-                asked = flow.send(self._kinds[statement.shares].run(op, statement, values))
+                batches = self._writes if statement.shares == "writes" else self._reads
+                asked = flow.send(batches.run(op, statement, values))
         except StopIteration as stop:
             done: T = stop.value
             return done

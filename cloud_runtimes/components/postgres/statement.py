@@ -28,14 +28,10 @@ def _array(oid: int, encode: Callable[[Any], bytes]) -> Callable[[Sequence[Any]]
     return encoded
 
 
-def _same(value: bytes) -> bytes:
-    return value
-
-
 # name in a statement's types → (type id in pg_type.dat, encoder)
 _SCALARS: Final[dict[str, tuple[int, Callable[[Any], bytes]]]] = {
     "bool": (16, lambda value: b"\1" if value else b"\0"),
-    "bytea": (17, _same),
+    "bytea": (17, bytes),
     "int4": (23, _INT4.pack),
     "int8": (20, _INT8.pack),
     "text": (25, str.encode),
@@ -51,10 +47,6 @@ _DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
     23: lambda data: _INT4.unpack(data)[0],
     5069: lambda data: _INT8.unpack(data)[0],  # xid8
 }
-
-
-def _text(data: bytes) -> str:
-    return data.decode()
 
 
 class Result:
@@ -102,12 +94,12 @@ class Statement:
         rows: list[Row] = []
         if number:
             if self._decoders is None:
-                self._decoders = [_DECODERS.get(result.ftype(column), _text) for column in range(result.nfields)]
+                self._decoders = [_DECODERS.get(result.ftype(column), bytes.decode) for column in range(result.nfields)]
             decoders, get = list(enumerate(self._decoders)), result.get_value
-            rows = [
-                tuple([None if (data := get(row, column)) is None else decode(data) for column, decode in decoders])
-                for row in range(number)
-            ]
+            for row in range(number):
+                rows.append(
+                    tuple([None if (data := get(row, column)) is None else decode(data) for column, decode in decoders])
+                )
         return Result(rows, result.command_tuples or 0)
 
 

@@ -1,6 +1,6 @@
 """Short statements of all threads that go to the server together, as `batches` has it for those of one event loop.
 
-A few run apart. Beside those, one of the callers that wait leads, and runs a batch for all: there is no thread of its own. It is the one with the most time, so that its deadline ends no other's call.
+One of the callers leads, and runs a batch for all: there is no thread of its own. It is the one with the most time, so that its deadline ends no other's call.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from .pool import Pool
 
 
-_ALONE: Final = 4
-"""Statements of one kind that run apart, at once. A few threads wait for nobody, so."""
 _BATCHES: Final = 2
-"""Batches of one kind beside them, so that some that wait for locked rows keep no other."""
+"""Batches of one kind at once, so that some that wait for locked rows keep no other."""
 
 
 class _Caller(Entry):
@@ -52,14 +50,16 @@ class ThreadBatches:
     Args:
         pool: has the connections.
         writes: whether they change anything.
+
+    Attributes:
+        waiting: those that no batch has yet.
     """
 
     def __init__(self, pool: Pool, *, writes: bool) -> None:
         self._pool = pool
         self._writes = writes
         self._lock = Mutex()
-        self._waiting: list[_Caller] = []
-        self._alone = 0
+        self.waiting: list[_Caller] = []
         self._batches = 0
 
     def run(self, op: Operation, statement: Statement, values: Sequence[Any]) -> Result:
@@ -68,17 +68,6 @@ class ThreadBatches:
         Raises:
             CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
         """
-        alone = False
-        try:
-            with self._lock:
-                if self._alone < _ALONE and not self._waiting:
-                    self._alone += 1
-                    alone = True
-            if alone:
-                return self._apart(op, statement, values)
-        finally:
-            if alone:
-                self._pass_on(alone=True)
         caller = _Caller(op, statement, statement.encode(values))
         try:
             with self._lock:
@@ -86,7 +75,7 @@ class ThreadBatches:
                     self._batches += 1
                     caller.leads = True
                 else:
-                    self._waiting.append(caller)
+                    self.waiting.append(caller)
             if not caller.leads and not caller.ticket.wait(op.deadline):
                 raise TimeoutError
             if caller.leads:
@@ -102,9 +91,6 @@ class ThreadBatches:
             return caller.result
         if caller.lost is not None:
             raise caller.lost.map_error(self._pool.where, maybe_applied=self._writes) from caller.lost
-        return self._apart(op, statement, values)
-
-    def _apart(self, op: Operation, statement: Statement, values: Sequence[Any]) -> Result:
         return self._pool.run(op, lambda connection: connection.execute(statement, *values))
 
     def _lead(self, caller: _Caller) -> None:
@@ -116,7 +102,7 @@ class ThreadBatches:
             connection = pool.take(op)
             try:
                 with self._lock:
-                    callers += taken(self._waiting)
+                    callers += taken(self.waiting)
                 results = connection.run(op, exchange(connection, callers, self._writes))
                 for each, result in zip(callers, results, strict=True):
                     each.result = result
@@ -138,27 +124,22 @@ class ThreadBatches:
                 each.ticket.wake()
             self._pass_on()
 
-    def _pass_on(self, alone: bool = False) -> None:
+    def _pass_on(self) -> None:
         """Let the next one lead, in the place of one that is through."""
         with self._lock:
-            if alone:
-                self._alone -= 1
-                if self._batches == _BATCHES:
-                    return
-                self._batches += 1
-            if not self._waiting:
+            if not self.waiting:
                 self._batches -= 1
                 return
-            leader = max(self._waiting, key=_end)
-            self._waiting.remove(leader)
+            leader = max(self.waiting, key=_end)
+            self.waiting.remove(leader)
             leader.leads = True
             leader.ticket.wake()
 
     def _forget(self, caller: _Caller) -> bool:
         """Forget a caller that waits no longer; returns whether its statement may have been sent."""
         with self._lock:
-            if caller in self._waiting:
-                self._waiting.remove(caller)
+            if caller in self.waiting:
+                self.waiting.remove(caller)
                 return False
             leads, caller.leads = caller.leads, False
         if leads:  # since a moment ago
