@@ -50,21 +50,26 @@ def stored(row: Sequence[Any]) -> StoredValue:
     return _new_tuple(StoredValue, (data, content_type, "%016x" % etag, expires))  # noqa: UP031
 
 
-def read_value(
-    store: str, key: str, stored: T, read: Callable[[T], StoredValue | None]
-) -> StoredValue | PayloadError | None:
-    """Return a value as ``read`` makes it of what the store has, or the error for its key; never raises."""
+def read_value(store: str, key: str, stored: T, read: Callable[[T], StoredValue | None]) -> StoredValue | None:
+    """Return a value as ``read`` makes it of what the store has.
+
+    Raises:
+        PayloadError: it cannot be read.
+    """
     try:
         return read(stored)
     except Exception as error:
-        return unreadable(f"the value of {key!r} in {store!r}", error)
+        raise unreadable(f"the value of {key!r} in {store!r}", error) from error
 
 
-def only(value: StoredValue | PayloadError | None) -> StoredValue | None:
-    """Return the value of a call for one key, or raise its error."""
-    if isinstance(value, PayloadError):
-        raise value
-    return value
+def try_value(
+    store: str, key: str, stored: T, read: Callable[[T], StoredValue | None]
+) -> StoredValue | PayloadError | None:
+    """Return a value of several, or the error for its key."""
+    try:
+        return read_value(store, key, stored, read)
+    except PayloadError as error:
+        return error
 
 
 def read_fence(store: str, key: str, stored: bytes | None) -> int:

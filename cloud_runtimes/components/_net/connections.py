@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sized
 from contextlib import contextmanager, suppress
 from math import inf
 from time import monotonic
@@ -254,7 +254,9 @@ class ServerConnection(ABC):
         """
         try:
             with self._io:
-                return self._open_socket.send(data)
+                if (sock := self._socket) is None:
+                    raise ConnectionLost(_CLOSED)
+                return sock.send(data)
         except WANTS:
             return 0
         except OSError as error:
@@ -311,19 +313,14 @@ class ServerConnection(ABC):
         """
         try:
             with self._io:
-                data = self._open_socket.recv(self._receives)
+                if (sock := self._socket) is None:
+                    raise ConnectionLost(_CLOSED)
+                data = sock.recv(self._receives)
             self._took(data)
         except WANTS:
             pass
         except (OSError, ValueError) as error:
             raise self.tls.lost(error) from error
-
-    @property
-    def _open_socket(self) -> socket.socket:
-        sock = self._socket
-        if sock is None:
-            raise ConnectionLost(_CLOSED)
-        return sock
 
     def _took(self, data: bytes) -> None:
         if not data:
@@ -367,6 +364,8 @@ class SharedConnection(ABC):
 
     connection: Any
     """The `ServerConnection`."""
+    _out: Sized
+    """What is to be sent: empty where nothing is."""
     _waiting: Collection[object]
     """Callers without an answer."""
 

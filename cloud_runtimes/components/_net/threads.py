@@ -71,10 +71,6 @@ class ThreadConnection(SharedConnection, Generic[C]):
     # -- what is spoken ---------------------------------------------------
 
     @abstractmethod
-    def _has_outgoing(self) -> bool:
-        """Return whether there is something to send."""
-
-    @abstractmethod
     def _heard(self) -> int:
         """Take in what has come; return how many bytes of what is to be sent answer the server's own questions."""
 
@@ -84,11 +80,11 @@ class ThreadConnection(SharedConnection, Generic[C]):
 
     # -- calls ------------------------------------------------------------
 
-    def _exchange(self, begin: Callable[[Ticket], C], deadline: float | None) -> C:
+    def _exchange(self, begin: Callable[[Callable[[C], None]], C], deadline: float | None) -> C:
         """Begin a call, and return it once it is answered.
 
         Args:
-            begin: says what is to be sent, and has the ticket resolved by the answer.
+            begin: says what is to be sent, and has what it is given called by the answer.
             deadline: of `time.monotonic`.
 
         Raises:
@@ -101,7 +97,7 @@ class ThreadConnection(SharedConnection, Generic[C]):
             with self._register:
                 if self.closed is not None:
                     raise ConnectionLost(str(self.closed))
-                call = self._waiting[ticket] = begin(ticket)
+                call = self._waiting[ticket] = begin(ticket.resolve)
             self._flush(deadline)
             self._wait(ticket, deadline)
             if not ticket.answered:
@@ -143,7 +139,8 @@ class ThreadConnection(SharedConnection, Generic[C]):
             until = self._check(monotonic())
             if self._ended:
                 return
-            self._flush(deadline, reads=True)  # answers to the server's questions, too
+            if self._out:  # answers to the server's questions, too
+                self._flush(deadline, reads=True)
             if deadline is not None and deadline < until:
                 if not self.connection.wait(deadline):
                     raise TimeoutError
@@ -182,10 +179,12 @@ class ThreadConnection(SharedConnection, Generic[C]):
         whole = False
         try:
             # who finds another one sending may leave: that one looks again after it was found
-            while self._has_outgoing() and self._sending.acquire(blocking=False):
+            while self._out and self._sending.acquire(blocking=False):
                 try:
-                    if data := self._next():
-                        self._send(data, deadline, reads)
+                    with self._register:
+                        data = self._outgoing()
+                    if (sent := self.connection.send_now(data)) < len(data):
+                        self._send(memoryview(data)[sent:], deadline, reads)
                 finally:
                     self._sending.release()
             whole = True
@@ -196,15 +195,8 @@ class ThreadConnection(SharedConnection, Generic[C]):
             if not whole:  # cut, nothing can follow it
                 self._end(ConnectionLost("the server did not read"))
 
-    def _next(self) -> bytes:
-        with self._register:
-            return self._outgoing()
-
-    def _send(self, data: bytes, deadline: float | None, reads: bool) -> None:
-        """Send, and take in what comes meanwhile where nobody else does: a server gives up clients that only send."""
-        if (sent := self.connection.send_now(data)) == len(data):
-            return
-        rest = memoryview(data)[sent:]
+    def _send(self, rest: memoryview, deadline: float | None, reads: bool) -> None:
+        """Send the rest, and take in what comes meanwhile where nobody else does: a server gives up clients that only send."""
         while rest:
             mine = reads or self._reading.acquire(blocking=False)
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Final, NamedTuple
@@ -175,8 +176,9 @@ class Connection(ServerConnection):
     @property
     def own_host(self) -> str:
         """This machine's address on the way to the server."""
-        host: str = self._open_socket.getsockname()[0]
-        return host
+        if self._socket is None:
+            raise ConnectionLost("the connection was closed")
+        return str(self._socket.getsockname()[0])
 
     def head(self, method: str) -> bytes:
         """Return the headers of calls of a method."""
@@ -243,10 +245,11 @@ class _Shared(SharedConnection):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._session = connection.session
+        self._out = connection.session.out
         self._since = 0.0  # when it was first waited for an answer after the last byte
         self._pinged = False
 
-    def _begin(self, method: str, message: bytes, done: Callable[[Stream], None], deadline: float | None) -> Stream:
+    def _begin(self, method: str, message: bytes, deadline: float | None, done: Callable[[Stream], None]) -> Stream:
         """Begin a call, and have it sent."""
         now = monotonic()
         if not self._waiting:
@@ -298,10 +301,7 @@ class ThreadConnection(_Shared, threads.ThreadConnection[Stream]):
             ConnectionLost: the connection ended.
             TimeoutError: the time is over.
         """
-        return self._exchange(lambda ticket: self._begin(method, message, ticket.resolve, deadline), deadline)
-
-    def _has_outgoing(self) -> bool:
-        return bool(self._session.out)
+        return self._exchange(partial(self._begin, method, message, deadline), deadline)
 
     def _heard(self) -> int:
         self.connection.receive()
@@ -326,7 +326,7 @@ class LoopConnection(_Shared, loops.LoopConnection):
         if self.closed is not None:
             raise ConnectionLost(str(self.closed))
         future: asyncio.Future[None] = self._loop.create_future()
-        stream = self._begin(method, message, lambda stream: loops.resolve(future), deadline)
+        stream = self._begin(method, message, deadline, lambda stream: loops.resolve(future))
         self._waiting[future] = ends = inf if deadline is None else deadline
         look_at = min(ends, monotonic() + _SILENT)
         if look_at < self._look_at:

@@ -177,7 +177,7 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
         except TimeoutError:
             connection.expired(began)
             raise
-        if _leaves(stream):
+        if stream.status and _leaves(stream.status, stream.text):
             connection.retire(ConnectionLost("the server refused a call"))
         return stream
 
@@ -190,7 +190,7 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
         except TimeoutError:
             connection.expired(began)
             raise
-        if _leaves(stream):
+        if stream.status and _leaves(stream.status, stream.text):
             connection.retire(ConnectionLost("the server refused a call"))
         return stream
 
@@ -266,11 +266,9 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
         self._loops.close()
 
 
-def _leaves(stream: Stream) -> bool:
-    """Return whether a call should have another connection the next time."""
-    if not stream.status:
-        return False
-    error = ServerError(stream.status, stream.text)
+def _leaves(status: int, text: str) -> bool:
+    """Return whether a call that failed should have another connection the next time."""
+    error = ServerError(status, text)
     return error.passes or error.token_ended
 
 

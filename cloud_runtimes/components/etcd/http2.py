@@ -32,6 +32,8 @@ REFUSED: Final = -1
 """Status of a call that the server has not looked at."""
 CANCELLED: Final = 1
 _HEAD: Final = struct.Struct(">HBBBI")
+_TIMEOUT: Final = literal(b"grpc-timeout", b"")[:-1]
+"""Of that header, what stands before the length of its value."""
 _SIZES: Final = {_RST_STREAM: 4, _PING: 8, _WINDOW_UPDATE: 4}
 
 
@@ -138,7 +140,8 @@ class Session:
 
     def take_out(self) -> bytes:
         """Return what is to be sent, and forget it."""
-        out, self.out = bytes(self.out), bytearray()
+        out = bytes(self.out)
+        self.out.clear()
         return out
 
     def take_owed(self) -> int:
@@ -170,7 +173,8 @@ class Session:
         self.closing = self.closing or self._next > _LAST_STREAM
         self.streams[stream.id] = stream
         if timeout is not None:
-            head += literal(b"grpc-timeout", b"%dm" % min(99_999_999, max(1, int(timeout * 1000))))
+            value = b"%dm" % min(99_999_999, max(1, int(timeout * 1000)))
+            head += b"%b%c%b" % (_TIMEOUT, len(value), value)
         self.out += _frame(_HEADERS, _END_HEADERS, stream.id, head)
         self.send(stream, message)
         return stream

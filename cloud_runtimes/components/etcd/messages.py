@@ -24,18 +24,23 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
+_SMALL: Final = [_varint(value) for value in range(1024)]
+"""Numbers that are encoded once: tags of all fields, and sizes of most."""
+
+
 def pack(*fields: Field) -> bytes:
     """Return a message; fields of the value 0 or ``b""`` are left out."""
-    parts = []
+    parts: list[bytes] = []
     for number, value in fields:
         if not value:
             continue
         if isinstance(value, int):
-            parts.append(_varint(number << 3) + _varint(value))
+            parts += _SMALL[number << 3], _varint(value)
             continue
         if isinstance(value, str):
             value = value.encode()
-        parts.append(_varint(number << 3 | 2) + _varint(len(value)) + value)
+        size = len(value)
+        parts += _SMALL[number << 3 | 2], _SMALL[size] if size < len(_SMALL) else _varint(size), value
     return b"".join(parts)
 
 

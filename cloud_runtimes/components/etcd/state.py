@@ -15,7 +15,7 @@ from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
 from .._net.engines import EngineDriver
-from .._state import FEATURES, only, oversized, read_fence, read_value, refused, resolve
+from .._state import FEATURES, oversized, read_fence, read_value, refused, resolve, try_value
 from .._unreadable import read_entries
 from . import EtcdComponent
 from .engine import Flow, Lease, Request
@@ -47,7 +47,7 @@ class EtcdState(EngineDriver[EtcdComponent], StateDriver):
     def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         asked = Request(range_of, self._values + key.encode(), serializable=consistency == "eventual")
         items = read_range((yield asked)).items
-        return only(read_value(self.name, key, items[0], _stored)) if items else None
+        return read_value(self.name, key, items[0], _stored) if items else None
 
     get, get_async = both_apis(_get)
 
@@ -56,7 +56,7 @@ class EtcdState(EngineDriver[EtcdComponent], StateDriver):
     ) -> Flow[dict[str, StoredValue | PayloadError]]:
         items = yield from self._read([self._values + key.encode() for key in keys], consistency == "eventual")
         held = [(key, item) for key, item in zip(keys, items, strict=True) if item is not None]
-        values = {key: read_value(self.name, key, item, _stored) for key, item in held}
+        values = {key: try_value(self.name, key, item, _stored) for key, item in held}
         return {key: value for key, value in values.items() if value is not None}
 
     get_bulk, get_bulk_async = both_apis(_get_bulk)
@@ -140,17 +140,18 @@ class EtcdState(EngineDriver[EtcdComponent], StateDriver):
 
     def _apply(self, writes: Sequence[StateWrite]) -> Flow[None]:
         """Apply writes together; again where another changed meanwhile what a condition looked at."""
-        self._check_count(writes)
         if len(writes) == 1 and writes[0].fence is None:  # the transaction itself finds out
             (write,) = writes
-            expected = _revision(write.etag)
-            if write.etag is not None and not expected:
-                raise refused(self.name, write)
-            key = self._values + write.key.encode()
-            revisions = {key: expected} if write.create or write.etag is not None else {}
+            revisions: dict[bytes, int] = {}
+            if write.create or write.etag is not None:
+                expected = _revision(write.etag)
+                if write.etag is not None and not expected:
+                    raise refused(self.name, write)
+                revisions[self._values + write.key.encode()] = expected
             if not (yield from self._commit(writes, revisions)):
                 raise refused(self.name, write)
             return
+        self._check_count(writes)
         last = list({write.key: write for write in writes}.values())
         while not (yield from self._commit(last, *(yield from self._checked(writes)))):
             pass
@@ -212,7 +213,8 @@ class EtcdState(EngineDriver[EtcdComponent], StateDriver):
             expires = int((time() + lease.until - monotonic()) * 1000) if lease.id else 0
             head = b"%d %b\n" % (expires, (write.content_type or "").encode())
             operations.append((put, (key, head + write.data, lease.id)))
-        operations += [(put, (key, b"%d" % token)) for key, token in tokens.items()]
+        for key, token in tokens.items():
+            operations.append((put, (key, b"%d" % token)))
         if not revisions and len(operations) == 1 and operations[0][0] is put:
             yield Request(put, *operations[0][1], writes=True)
             return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Final
@@ -95,12 +96,7 @@ class ThreadConnection(_Shared, threads.ThreadConnection[Call]):
             ConnectionLost: the connection ended.
             TimeoutError: the time of the call is over, or it is ``until``.
         """
-        return self._exchange(
-            lambda ticket: self._begin(batch, ticket.resolve), op.deadline if until is None else until
-        )
-
-    def _has_outgoing(self) -> bool:
-        return bool(self._out)
+        return self._exchange(partial(self._begin, batch), op.deadline if until is None else until)
 
 
 class LoopConnection(_Shared, loops.LoopConnection):

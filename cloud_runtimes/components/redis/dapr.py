@@ -16,7 +16,7 @@ from ...errors import CloudRuntimesError
 from ...spi import pubsub, state
 from ...spi.operation import Operation
 from ...spi.state import StateWrite, StoredValue
-from .._state import FEATURES, conflict, only, oversized, read_value
+from .._state import FEATURES, conflict, oversized, read_value, try_value
 from . import RedisComponent
 from .engine import Script
 from .entries import NOTE, encode_note
@@ -98,7 +98,7 @@ class DaprState(RedisState):
 
     def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         ((*row,),) = yield from _READ.run((self._key(key),))
-        return only(read_value(self.name, key, row, _value))
+        return read_value(self.name, key, row, _value)
 
     def _get_bulk(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
@@ -107,7 +107,7 @@ class DaprState(RedisState):
         for part in self._parts(range(len(keys))) if keys else ():
             rows = yield from _READ.run([self._key(keys[index]) for index in part])
             for index, row in zip(part, rows, strict=True):
-                if (value := read_value(self.name, keys[index], row, _value)) is not None:
+                if (value := try_value(self.name, keys[index], row, _value)) is not None:
                     values[keys[index]] = value
         return values
 

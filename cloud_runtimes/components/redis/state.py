@@ -14,13 +14,13 @@ from .._state import (
     FEATURES,
     conflict,
     new_etag,
-    only,
     oversized,
     parse_etag,
     passed_fence,
     read_fence,
     read_value,
     stored,
+    try_value,
 )
 from . import RedisComponent
 from .engine import Script
@@ -132,7 +132,7 @@ class RedisState(EngineDriver[RedisComponent], StateDriver):
 
     def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         (columns,) = checked((yield Batch(("HMGET", self._key(key), *_FIELDS))))
-        return only(read_value(self.name, key, columns, _value))
+        return read_value(self.name, key, columns, _value)
 
     get, get_async = both_apis(_get)
 
@@ -146,7 +146,7 @@ class RedisState(EngineDriver[RedisComponent], StateDriver):
         for key, row in zip(keys, rows, strict=True):
             if isinstance(row, ReplyError):  # another program's key
                 values[key] = map_error(self.component.engine.where, row)
-            elif (value := read_value(self.name, key, row, _value)) is not None:
+            elif (value := try_value(self.name, key, row, _value)) is not None:
                 values[key] = value
         return values
 

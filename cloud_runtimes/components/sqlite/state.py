@@ -12,7 +12,7 @@ from ...errors import CloudRuntimesError, ConflictError, PayloadError
 from ...spi.change import Change
 from ...spi.operation import Operation
 from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
-from .._state import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, read_value, stored
+from .._state import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored, try_value
 from .._unreadable import unreadable
 from . import SqliteComponent
 from .writes import SqliteChange, WriteTask, apply_all
@@ -106,7 +106,7 @@ class SqliteState(StateDriver):
         return {} if store is None else self._living(await self._engine.query_async(op, *self._reading(store, keys)))
 
     def _living(self, rows: list[Any]) -> dict[str, StoredValue | PayloadError]:
-        values = {key: read_value(self._name, key, columns, stored) for key, *columns in rows}
+        values = {key: try_value(self._name, key, columns, stored) for key, *columns in rows}
         return {key: value for key, value in values.items() if value is not None}
 
     def _reading(self, store: int, keys: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
