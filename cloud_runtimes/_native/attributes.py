@@ -154,6 +154,6 @@ def check_template(template: Iterable[TemplatePart]) -> list[TemplatePart]:
             raise ValueError(f"a template has bytes, ranges, 'json', 'id', 'key' and 'time', not {part!r}")
         if not 0 <= part.start <= part.stop <= len(parts):
             raise ValueError(f"part {number} of the template is the length of parts that are not there")
-        if number in part or any(isinstance(other, range) for other in parts[part.start : part.stop]):
+        if number in part or range in map(type, parts[part.start : part.stop]):
             raise ValueError(f"part {number} of the template is the length of a length")
     return parts

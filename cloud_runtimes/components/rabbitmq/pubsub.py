@@ -108,8 +108,8 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
 
     def _send(self, batch: OutgoingBatch, published: _Published) -> Flow[None]:
         for last in (False, True):
-            yield from self.topology.ensure(batch.topic)
-            step = published.step = yield from self._rendered(batch, published)
+            exchange = yield from self.topology.ensure(batch.topic)
+            step = published.step = yield from self._rendered(exchange, batch, published)
             yield (step,)
             if step.failure is None:
                 return
@@ -117,9 +117,9 @@ class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
                 raise step.failure
             self.topology.forget()  # an exchange was removed: make it again
 
-    def _rendered(self, batch: OutgoingBatch, published: _Published) -> Flow[Publish]:
+    def _rendered(self, exchange: str, batch: OutgoingBatch, published: _Published) -> Flow[Publish]:
         """Return the messages of a batch."""
-        exchange, rest = self.topology.exchange(batch.topic), 0
+        rest = 0
         plain = batch.delay_ms is None and not self._framed and self._settings.content_mode == "structured"
         if plain and not batch.raw and self._fits(batch.frames):
             published.events = [1] * batch.count

@@ -112,8 +112,8 @@ class Topology:
 
     # -- making -----------------------------------------------------------
 
-    def ensure(self, topic: str) -> Flow[None]:
-        """Make the exchange of a topic, and the queues of groups that are to have one."""
+    def ensure(self, topic: str) -> Flow[str]:
+        """Make the exchange of a topic, and the queues of groups that are to have one; returns the exchange."""
         exchange = self.exchange(topic)
         if exchange not in self._engine.declared:
             asks = []
@@ -125,6 +125,7 @@ class Topology:
                 asks += [self._queue(stream, exchange, self._stream), self._bind(stream, self.due, stream)]
             yield from self._make(self._exchange(exchange), *asks)
             self._engine.declared.add(exchange)
+        return exchange
 
     def forget(self) -> None:
         """Look again what is there."""
