@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ... import registry
@@ -243,7 +243,7 @@ class CapaRuntime(Runtime):
 
     # -- rpc --------------------------------------------------------------
 
-    @property
+    @cached_property
     def peers(self) -> Peers:
         """The connections to configured addresses: those of the embedded store, which has some to the addresses of its registry."""
         home = self.home("rpc")
