@@ -365,7 +365,7 @@ class SharedConnection(ABC):
     connection: Any
     """The `ServerConnection`."""
     _out: Sized
-    """What is to be sent: empty where nothing is."""
+    """The bytes, or packets, that are to be sent."""
     _waiting: Collection[object]
     """Callers without an answer."""
 
