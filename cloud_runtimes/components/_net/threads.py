@@ -38,7 +38,7 @@ class Ticket:
         self._lock = threading.Lock()
         self._lock.acquire()
 
-    def resolve(self, call: object = None) -> None:
+    def resolve(self, call: object) -> None:
         """Let the caller go on: its call is answered."""
         self.answered = True
         self.wake()
@@ -84,7 +84,7 @@ class ThreadConnection(SharedConnection, Generic[C]):
         """Begin a call, and return it once it is answered.
 
         Args:
-            begin: says what is to be sent, and has what it is given called by the answer.
+            begin: says what is to be sent, and returns the call. It is given what to call once that is answered.
             deadline: of `time.monotonic`.
 
         Raises:
@@ -196,7 +196,7 @@ class ThreadConnection(SharedConnection, Generic[C]):
                 self._end(ConnectionLost("the server did not read"))
 
     def _send(self, rest: memoryview, deadline: float | None, reads: bool) -> None:
-        """Send the rest, and take in what comes meanwhile where nobody else does: a server gives up clients that only send."""
+        """Send the rest of a packet, and take in what comes meanwhile where nobody else does: a server gives up clients that only send."""
         while rest:
             mine = reads or self._reading.acquire(blocking=False)
             try:

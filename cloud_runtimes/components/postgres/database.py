@@ -37,7 +37,7 @@ from .thread_batches import ThreadBatches
 T = TypeVar("T")
 Work = Callable[[Connection], Flow[T]]
 _APART: Final = 4
-"""Flows of threads that run apart, at once. A few threads wait for nobody, so."""
+"""Flows that run apart from batches at once, so that a few threads wait for nobody."""
 
 
 class PostgresDatabase(Engine):
@@ -89,7 +89,7 @@ class PostgresDatabase(Engine):
         return self._pool.run(op, work)
 
     def share(self, op: Operation, work: Work[T]) -> T:
-        """Run a flow. A few run apart; statements that share of further ones go together with those of other threads."""
+        """Run a flow. A few run at once, on connections of their own. Those of further threads put statements that share together."""
         if not self._ready:
             self.ready(op)
         if self._apart and not (self._reads.waiting or self._writes.waiting):
