@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from cloud_runtimes.config import ClientSettings
@@ -86,28 +86,22 @@ class AcknowledgingBroker(FakeBroker):
 
     def __init__(self, limits: BatchLimits, latency: float = 0.0) -> None:
         super().__init__(limits, latency)
-        self._sent: deque[tuple[float, OutgoingBatch, Future[Failures]]] = deque()
-        self._thread = threading.Thread(target=self._acknowledge, daemon=True)
-        self._thread.start()
+        self._thread = ThreadPoolExecutor(1)  # ends with the broker
 
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
         raise AssertionError("a publisher begins")
 
     def begin(self, op: Operation, batch: OutgoingBatch, /) -> Future[Failures]:
-        future: Future[Failures] = Future()
-        self._sent.append((time.monotonic() + self.latency, batch, future))
-        self.peak = max(self.peak, len(self._sent))
-        return future
+        with self._lock:
+            self._now += 1
+            self.peak = max(self.peak, self._now)
+        return self._thread.submit(self._acknowledge, time.monotonic() + self.latency, batch)
 
-    def _acknowledge(self) -> None:
-        while True:
-            if not self._sent or self._sent[0][0] > time.monotonic():
-                time.sleep(0.0005)
-                continue
-            _, batch, future = self._sent[0]
-            failures = self.store(batch)
-            self._sent.popleft()
-            future.set_result(failures)
+    def _acknowledge(self, due: float, batch: OutgoingBatch) -> Failures:
+        time.sleep(max(0.0, due - time.monotonic()))
+        with self._lock:
+            self._now -= 1
+            return self.store(batch)
 
 
 class PushingBroker(FakeBroker):
