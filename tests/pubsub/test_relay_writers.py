@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlalchemy import driver as sql_driver
@@ -16,10 +18,22 @@ from tests.support.pairs import pair
 from tests.support.waiting import in_threads
 
 WRITERS = 12
+
+
+def own_database(url: str) -> str:
+    """Return the URL of an empty database there: a forwarder of another test would carry on what waits in a shared one."""
+    name = f"test_{uuid.uuid4().hex}"
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{url.rpartition('/')[0]}/{name}"
+
+
 DATABASES = {
     "sqlite": lambda request, folder: f"sqlite:///{folder}/shop.db",
     "postgres": lambda request, folder: f"postgresql+psycopg{request.getfixturevalue('postgres_database')[10:]}",
-    "mariadb": lambda request, folder: request.getfixturevalue("mariadb_url"),
+    "mariadb": lambda request, folder: own_database(request.getfixturevalue("mariadb_url")),
 }
 Opened = tuple[CloudRuntimesClient, Callable[[], Any]]
 
