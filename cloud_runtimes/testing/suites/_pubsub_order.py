@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ class KeyLog:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[str] = set()
-        self._last: dict[str, int] = {}
+        self._recent: dict[str, deque[int]] = {}  # the last ones, which tell of a fault where it began
         self.faults: list[str] = []
         self.handled = 0
 
@@ -32,21 +33,22 @@ class KeyLog:
             if key in self._running:
                 self.faults.append(f"{key}: two at once, {number} is one of them")
             self._running.add(key)
-            if number > self._last.get(key, -1) + 1:
-                self.faults.append(f"{key}: {number} came after {self._last.get(key)}")
+            before = self._recent.get(key, (-1,))
+            if number > before[-1] + 1:
+                self.faults.append(f"{key}: {number} came after {[*before]}")
 
     def end(self, key: str, number: int, *, handled: bool = True) -> None:
         """Note that the handler is through with it."""
         with self._lock:
             self._running.discard(key)
             if handled:
-                self._last[key] = number
+                self._recent.setdefault(key, deque(maxlen=8)).append(number)
                 self.handled += 1
 
     def is_complete(self, keys: int, events: int) -> bool:
         """Return whether the last event of each of so many keys was handled last."""
         with self._lock:
-            return len(self._last) == keys and all(last == events - 1 for last in self._last.values())
+            return len(self._recent) == keys and all(last[-1] == events - 1 for last in self._recent.values())
 
 
 def keyed(keys: int, events: int) -> list[OutgoingEvent]:
