@@ -152,6 +152,25 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     return lambda short, full: full if soak else short
 
 
+@pytest.fixture(scope="session")
+def _chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The browser of this worker."""
+    from tests.support.browsing import chrome  # most runs of some tests need none
+
+    with chrome(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def browser(_chrome: Any) -> Iterator[Any]:
+    """A window of its own: what a module overrides in it, such as its size, is gone with it."""
+    first = _chrome.current_window_handle
+    _chrome.switch_to.new_window("window")
+    yield _chrome
+    _chrome.close()
+    _chrome.switch_to.window(first)
+
+
 for _engine in ENGINES.values():
     for _fixture, _server in _engine.get("servers", {}).items():
         globals()[_fixture] = (

@@ -15,7 +15,6 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dashboard.operations import Operations
 from cloud_runtimes.dashboard.server import Viewer
 from tests.dashboard.test_page import TOKEN, broken
-from tests.support.browsing import chrome
 from tests.support.waiting import until
 from tests.telemetry.test_viewer_page import Page, a_trace, at
 from tests.telemetry.viewing import TRACE, gauge, logs, metrics, send, spans, text, viewing
@@ -43,12 +42,6 @@ VIEWS = {
     "#/metrics": ".series",
 }
 """Views, each with what is there once it is drawn."""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chrome(tmp_path_factory.mktemp("profile")) as driver:
-        yield driver
 
 
 @pytest.fixture(scope="module")

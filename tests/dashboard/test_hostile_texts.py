@@ -15,7 +15,6 @@ from cloud_runtimes.dashboard.operations import Operations
 from cloud_runtimes.errors import CloudRuntimesError
 from tests.dashboard.test_page import TOKEN, broken
 from tests.support import Rounds
-from tests.support.browsing import chrome
 from tests.support.hostile_texts import hostile_texts
 from tests.telemetry.test_viewer_page import Page
 from tests.telemetry.viewing import START, TRACE, gauge, logs, metrics, send, spans, text, viewing
@@ -53,12 +52,6 @@ if (getComputedStyle(document.querySelector("header")).display === "none") fault
 return faults;
 }
 """
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chrome(tmp_path_factory.mktemp("profile")) as driver:
-        yield driver
 
 
 def _attributes(given: str) -> list[dict[str, Any]]:

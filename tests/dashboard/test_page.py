@@ -12,7 +12,6 @@ from selenium.webdriver import Chrome
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dashboard.operations import Operations
 from cloud_runtimes.pubsub import Event
-from tests.support.browsing import chrome
 from tests.support.pairs import pair
 from tests.support.waiting import until
 from tests.telemetry.test_viewer_page import HOSTILE, Page, quiet
@@ -20,12 +19,6 @@ from tests.telemetry.viewing import viewing
 
 pytestmark = pytest.mark.process
 TOKEN = "a-token"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chrome(tmp_path_factory.mktemp("profile")) as driver:
-        yield driver
 
 
 def broken(client: CloudRuntimesClient, topic: str = "orders", group: str = "billing", error: str = "no price") -> None:

@@ -13,19 +13,12 @@ from selenium.webdriver.common.by import By
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dashboard.operations import Operations
 from cloud_runtimes.dashboard.server import Viewer
-from tests.support.browsing import chrome
 from tests.support.screenshots import fill, telemetry
 from tests.support.waiting import until
 from tests.telemetry.test_viewer_page import Page, quiet
 from tests.telemetry.viewing import TRACE, attributes, send, spans, viewing
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chrome(tmp_path_factory.mktemp("profile")) as driver:
-        yield driver
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ import pytest
 from selenium.webdriver import Chrome
 
 from tests.packaging.builds import ROOT, run, tool
-from tests.support.browsing import chrome
 from tests.support.waiting import until
 
 QUESTIONS = {
@@ -88,12 +87,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
         yield folder, f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chrome(tmp_path_factory.mktemp("profile")) as driver:
-        yield driver
 
 
 def test_the_search_finds_the_right_page_first(site: tuple[Path, str], browser: Chrome) -> None:

@@ -13,7 +13,7 @@ from selenium.webdriver import Chrome
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar
 from tests.support.apps import App
-from tests.support.browsing import FOREIGN, OtherOrigin, chrome
+from tests.support.browsing import FOREIGN, OtherOrigin
 from tests.support.ports import reserved_port
 from tests.support.running import SECRET, declared, serving
 
@@ -88,12 +88,6 @@ SCRIPT = """
     try { new WebSocket(url.replace("http", "ws") + "/v1.0/state/store"); } catch (error) { /* refused, too */ }
     Promise.all(all).then(() => setTimeout(() => done(found), 300));
 """
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chrome(tmp_path_factory.mktemp("profile")) as driver:
-        yield driver
 
 
 class Target:

@@ -18,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from cloud_runtimes.dashboard import queries
 from cloud_runtimes.dashboard.server import Viewer
 from tests.support import Make
-from tests.support.browsing import OtherOrigin, chrome
+from tests.support.browsing import OtherOrigin
 from tests.support.ports import reserved_port
 from tests.support.waiting import until
 from tests.telemetry.viewing import START, TRACE, ask, attributes, gauge, logs, metrics, send, spans, text, viewing
@@ -26,12 +26,6 @@ from tests.telemetry.viewing import START, TRACE, ask, attributes, gauge, logs, 
 pytestmark = pytest.mark.process
 
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror='window.pwned=1'>"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chrome(tmp_path_factory.mktemp("profile")) as driver:
-        yield driver
 
 
 @pytest.fixture
