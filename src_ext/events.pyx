@@ -41,7 +41,7 @@ from cloud_runtimes._native.attributes import MORE_THAN_TEXT, check_template, en
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
-    "ClaimedRecord", "EventRecord", "Frame", "KeyedQueue", "Marks", "ReceivedEvent", "ReplyReader", "Worker", "all_settled", "build_frame", "decode_event", "encode_record", "hand_out", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
+    "ClaimedRecord", "EventRecord", "Frame", "KeyedQueue", "Marks", "ReceivedEvent", "ReplyReader", "Worker", "all_settled", "build_frame", "decode_event", "encode_record", "hand_out", "mark_ranges", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
     "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "take_messages", "uuid7", "uuid7_text",
 ]
 

@@ -462,3 +462,26 @@ def mark_records(records):
         if not marks.void and marks.mark(record.position):
             marked.append(record)
     return marked
+
+
+def mark_ranges(records):
+    """Mark the positions of delivered records as settled, and return ranges of them; see the twin."""
+    cdef ClaimedRecord record
+    cdef Marks marks
+    cdef Marks last = None
+    cdef Py_ssize_t start = 0
+    cdef Py_ssize_t stop = 0
+    cdef list ranges = []
+    for item in records:
+        record = <ClaimedRecord?>item
+        marks = <Marks?>record.marks
+        if marks.void or not marks.mark(record.position):
+            continue
+        if marks is not last or record.position != stop:
+            if last is not None:
+                ranges.append((last, start, stop))
+            last, start = marks, record.position
+        stop = record.position + 1
+    if last is not None:
+        ranges.append((last, start, stop))
+    return ranges

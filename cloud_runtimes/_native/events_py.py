@@ -22,6 +22,7 @@ from .received_py import (
     Worker,
     all_settled,
     hand_out,
+    mark_ranges,
     mark_records,
     receive_events,
     settle_events,
@@ -31,7 +32,7 @@ from .resp_py import ReplyReader, pack_command
 
 __all__ = [
     "_set_clock", "ClaimedRecord", "EventRecord", "Frame", "KeyedQueue", "Marks", "ReceivedEvent", "ReplyReader", "Worker", "all_settled",
-    "build_frame", "decode_event", "encode_record", "hand_out", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
+    "build_frame", "decode_event", "encode_record", "hand_out", "mark_ranges", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
     "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "take_messages", "uuid7", "uuid7_text"
 ]  # fmt: skip
 

@@ -24,6 +24,7 @@ __all__ = [
     "Worker",
     "all_settled",
     "hand_out",
+    "mark_ranges",
     "mark_records",
     "receive_events",
     "settle_events",
@@ -442,3 +443,15 @@ class Marks:
 def mark_records(records: Iterable[Any]) -> list[Any]:
     """Mark the positions of delivered records as settled; return those that were not before, and whose marks are not void (`IndexError`)."""
     return [record for record in records if not record.marks.void and record.marks.settle(record.position)]
+
+
+def mark_ranges(records: Iterable[Any]) -> list[tuple[Any, int, int]]:
+    """Do as `mark_records`, and return the marks, start and end of each row of positions that follow one another."""
+    ranges: list[tuple[Any, int, int]] = []
+    for record in mark_records(records):
+        marks, position = record.marks, record.position
+        if ranges and ranges[-1][0] is marks and ranges[-1][2] == position:
+            ranges[-1] = marks, ranges[-1][1], position + 1
+        else:
+            ranges.append((marks, position, position + 1))
+    return ranges

@@ -275,6 +275,33 @@ def test_records_are_marked_once(kernel: ModuleType) -> None:
         kernel.mark_records(wrong)
 
 
+def test_ranges_are_marked_once(kernel: ModuleType) -> None:
+    """In the order in which they are given; a gap, a step back or other marks begin another."""
+    records = frame(kernel, [None] * 6)
+    one, other, void = kernel.Marks(6), kernel.Marks(6), kernel.Marks(6)
+    void.void = True
+    given: list[Any] = []
+    for marks in (one, other, void):
+        records.deliver(0, range(6), 0, marks, given)
+    places = (0, 1, 1, 2, 12, 3, 5, 7, 8, 4, 6, 0)
+    assert kernel.mark_ranges([given[place] for place in places]) == [
+        (one, 0, 4),
+        (one, 5, 6),
+        (other, 1, 3),
+        (one, 4, 5),
+        (other, 0, 1),
+    ]
+    assert (one.remaining, other.remaining, void.remaining) == (0, 3, 6)
+    assert kernel.mark_ranges(given[:6]) == kernel.mark_ranges([]) == []
+    for wrong in ([object()], [frame(kernel, [None])[0]]):
+        with pytest.raises((TypeError, AttributeError)):
+            kernel.mark_ranges(wrong)
+    late: list[Any] = []
+    records.deliver(0, [3], 0, kernel.Marks(3), late)
+    with pytest.raises(IndexError):
+        kernel.mark_ranges(late)
+
+
 def test_twins_mark_alike(both: tuple[ModuleType, ModuleType]) -> None:
     chance = random.Random(5)
     for _ in range(300):

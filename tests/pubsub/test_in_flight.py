@@ -80,6 +80,25 @@ def test_a_frame_is_done_with_once_all_of_it_is() -> None:
     assert not held.held
 
 
+def test_messages_that_are_answered_in_any_order_are_done_with_once() -> None:
+    held = in_flight()
+    held.add("s", ["f"], [frame(*map(record, range(3)))])
+    held.add("s", ["g"], [frame(record(3))])
+    held.add("s", ["a", "b", "c"], [document(4), document(5), document(6)])
+    one, two, three, other, *single = held.deliver(9, NOW)
+    held.settle(settled([three, other, single[2], one, single[0], two, single[0]], Settlement.ACK))
+    assert held.done == {"s": ["f", "g", "c", "a"]}
+    assert list(held.tokens("s")) == ["b"]
+    held.add("s", ["h"], [frame(record(7), record(8))])
+    held.add("s", ["i"], [frame(record(9))])
+    one, two, other = held.deliver(9, NOW)
+    held.settle(settled([two, other, one], Settlement.RETRY, 1.5))
+    assert [(events(part), part.done, part.tokens) for part in held.unacked] == [
+        ([8, 7], True, ("h",)),
+        ([9], True, ("i",)),
+    ]
+
+
 def test_kinds_of_messages_keep_their_order() -> None:
     held = in_flight()
     messages = [

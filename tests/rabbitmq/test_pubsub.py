@@ -259,6 +259,22 @@ def test_the_prefetch_follows_what_messages_hold(home: RabbitHome, api: Api) -> 
         until(lambda: source._prefetch == 64)
 
 
+def test_frames_that_are_answered_in_turn(home: RabbitHome, api: Api) -> None:
+    """Behind one that is not answered, each is acknowledged once: RabbitMQ closes the channel of a second time."""
+    home.home["layout"] = "frame"
+    client = home.client()
+    with api.opened(client.pubsub.subscribe("bus", "t")) as sub:
+        for first in (0, 2, 4):
+            api.call(client.pubsub, "publish_bulk", "bus", "t", [first, first + 1])
+        events = [api.call(sub, "receive", 10) for _ in range(6)]
+        for number in (2, 4, 3, 5):
+            events[number].ack()
+        held = sub._fetcher._source.in_flight.held
+        until(lambda: len(held) == 1)
+        api.call(client.pubsub, "publish", "bus", "t", "next")
+        assert api.call(sub, "receive", 10).data == "next"
+
+
 def test_acknowledgements_are_those_of_their_messages() -> None:
     acknowledgements = member.Acknowledgements(2)
 

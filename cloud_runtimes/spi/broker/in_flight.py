@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
-from operator import attrgetter
 from time import time_ns
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -20,7 +19,6 @@ from .policy import NO_HISTORY, DeliveryHistory, DeliveryPolicy
 from .reading import LaterVersionError, is_frame, pack_payload, read_message, text_of
 from .redelivery import as_messages
 
-_marks_of = attrgetter("marks")
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -264,12 +262,14 @@ class InFlight:
             for record in released:
                 record.marks.released.add(record.position)
         for tokens, settlement, delay, cause in answers.groups:
-            marked = kernel.mark_records(tokens)
+            ranges = kernel.mark_ranges(tokens)
             if settlement is Settlement.ACK:
-                self._acknowledge(marked)
+                self._acknowledge(ranges)
                 continue
-            for held, records in groupby(marked, _marks_of):
-                indexes = [record.position for record in records]
+            positions: dict[Held, list[int]] = {}
+            for held, start, stop in ranges:
+                positions.setdefault(held, []).extend(range(start, stop))
+            for held, indexes in positions.items():
                 answer = self._policy.decide(settlement, delay, cause, held.deliveries)
                 history = held.history.after(held.at, held.deliveries, cause)
                 for each in [[index] for index in indexes] if held.single else [indexes]:
@@ -289,14 +289,13 @@ class InFlight:
         unacked, self.unacked = self.unacked, []
         return unacked
 
-    def _acknowledge(self, marked: list[kernel.ClaimedRecord]) -> None:
-        for held, records in groupby(marked, _marks_of):
+    def _acknowledge(self, ranges: list[tuple[Held, int, int]]) -> None:
+        for held, start, stop in ranges:
             if held.single:
-                tokens = held.tokens
-                self.done.setdefault(held.origin, []).extend([tokens[record.position] for record in records])
+                self.done.setdefault(held.origin, []).extend(held.tokens[start:stop])
                 if not held.remaining:
                     self.held.pop(held, None)
-            else:
+            elif held in self.held:  # else an earlier range has finished it
                 self._finish(held, None)
 
     def _finish(self, held: Held, index: int | None) -> None:
