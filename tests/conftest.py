@@ -155,7 +155,7 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 @pytest.fixture(scope="session")
 def _chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The browser of this worker."""
-    from tests.support.browsing import chrome  # most runs of some tests need none
+    from tests.support.browsing import chrome  # selenium, which few tests need
 
     with chrome(tmp_path_factory.mktemp("profile")) as driver:
         yield driver
