@@ -203,6 +203,19 @@ def test_a_damaged_page(tmp_path: Path) -> None:
         assert caught.value.code == "DATA_LOSS"
 
 
+def test_a_damaged_text_beside_others(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with client_at(path) as client:
+        client.state.save_bulk("store", {"k1": 1, "k2": 2})
+        connection = sqlite3.connect(path)
+        connection.execute("UPDATE state SET key = CAST(x'6bff' AS TEXT) WHERE key = 'k1'")
+        connection.commit()
+        connection.close()
+        for _ in range(2):
+            assert sorted(client.state.list_keys("store")) == ["k2", "k\ufffd"]
+        assert client.state.get("store", "k2") == 2
+
+
 def test_a_newer_file(tmp_path: Path) -> None:
     path = tmp_path / "db"
     with client_at(path) as client:

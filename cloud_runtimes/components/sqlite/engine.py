@@ -25,7 +25,7 @@ from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from ...spi.operation import Operation, end_driver
 from . import schema
-from .connections import IMMUTABLE, Readers, keep_forever, open_file, open_memory
+from .connections import IMMUTABLE, REPLACING, Readers, keep_forever, open_file, open_memory
 from .files import NoWriteLock, Watch, WriteLock, check_emptied
 from .group_commit import GroupCommit
 from .notifier import Notifier
@@ -330,6 +330,11 @@ class Engine:
             self.open(op)
             reader = self._readers.another()
         try:
+            return reader.execute(sql, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            if reader.text_factory is REPLACING or "UTF-8" not in str(error):
+                raise
+            reader.text_factory = REPLACING
             return reader.execute(sql, parameters).fetchall()
         finally:
             if self._closed or reader.mode != self._readers.mode:
