@@ -216,19 +216,29 @@ class KeyValue(NamedTuple):
 
 
 class Range(NamedTuple):
-    """Items of a range, at a revision of all data; ``more``: the limit cut it."""
+    """Items of a range; ``more``: the limit cut it."""
 
-    revision: int
+    header: bytes
     items: Sequence[KeyValue]
     more: bool
+
+    @property
+    def revision(self) -> int:
+        """Revision of all data. It is read when it is asked for, since few ask and a header has long numbers."""
+        return _revision(self.header)
 
 
 class Txn(NamedTuple):
     """How a transaction ended: whether its conditions held, and the answers of its operations."""
 
-    revision: int
+    header: bytes
     succeeded: bool
     answers: Sequence[bytes]
+
+    @property
+    def revision(self) -> int:
+        """Revision of all data after it."""
+        return _revision(self.header)
 
 
 class Event(NamedTuple):
@@ -264,14 +274,6 @@ def _item(data: bytes) -> KeyValue:
     return KeyValue(fields[1], fields[2], fields[3], fields[5], fields[6])
 
 
-def read_revision(data: bytes) -> int:
-    """Return the revision that the header of an answer tells."""
-    for number, value in read_fields(data):
-        if number == 1:
-            return _revision(value)
-    return 0
-
-
 def _revision(header: bytes) -> int:
     for number, value in read_fields(header):
         if number == 3:
@@ -282,30 +284,30 @@ def _revision(header: bytes) -> int:
 
 def read_range(data: bytes) -> Range:
     """Read a ``RangeResponse``."""
-    revision, more = 0, False
+    header, more = b"", False
     items = []
     for number, value in read_fields(data):
         if number == 2:
             items.append(_item(value))
         elif number == 1:
-            revision = _revision(value)
+            header = value
         elif number == 3:
             more = bool(value)
-    return Range(revision, items, more)
+    return Range(header, items, more)
 
 
 def read_txn(data: bytes) -> Txn:
     """Read a ``TxnResponse``."""
-    revision, succeeded = 0, False
+    header, succeeded = b"", False
     answers: list[bytes] = []
     for number, value in read_fields(data):
         if number == 3:
             answers += [each for _, each in read_fields(value)] or [b""]
         elif number == 1:
-            revision = _revision(value)
+            header = value
         elif number == 2:
             succeeded = bool(value)
-    return Txn(revision, succeeded, answers)
+    return Txn(header, succeeded, answers)
 
 
 def read_lease(data: bytes) -> tuple[int, int]:
