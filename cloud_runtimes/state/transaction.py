@@ -142,27 +142,27 @@ class StateTransaction(Outbox):
         publisher: Driver = driver
         return publisher
 
-    def _sending(self) -> tuple[Operation, StateDriver, list[StateWrite]]:
+    def _sending(self) -> tuple[Operation, StateDriver, list[StateWrite]] | None:
+        if self._events:
+            self._gather()
         writes = self._writes
+        if not (writes or self._changes or self._settling or self._once):
+            return None
         op, driver = prepare_write(self._frame, TRANSACTION, self._store_name, writes, self._timeout, self._metadata)
-        if any(write.etag is not None or write.create for write in writes):
-            self._frame.need(driver, spi.TRANSACTION_ETAG, "a condition in a transaction", self._store_name)
+        for write in writes:
+            if write.etag is not None or write.create:
+                self._frame.need(driver, spi.TRANSACTION_ETAG, "a condition in a transaction", self._store_name)
+                break
         if self._once is not None:
             self._once.check()
             writes += self._once.writes
         return op, driver, writes
 
-    @property
-    def _is_empty(self) -> bool:
-        return not (self._writes or self._changes or self._settling or self._once)
-
     def _exit(self, error: BaseException | None) -> None:
         self._done = True
-        if error is None and self._events:
-            self._gather()
-        if error is not None or self._is_empty:
+        if error is not None or (sending := self._sending()) is None:
             return
-        op, driver, writes = self._sending()
+        op, driver, writes = sending
         try:
             if self._settling or self._changes:
                 self._frame.call(op, (self._settling or driver).commit, self._all(driver))
@@ -177,11 +177,9 @@ class StateTransaction(Outbox):
 
     async def _exit_async(self, error: BaseException | None) -> None:
         self._done = True
-        if error is None and self._events:
-            self._gather()
-        if error is not None or self._is_empty:
+        if error is not None or (sending := self._sending()) is None:
             return
-        op, driver, writes = self._sending()
+        op, driver, writes = sending
         try:
             if self._settling or self._changes:
                 await self._frame.call_async(op, (self._settling or driver).commit_async, self._all(driver))

@@ -211,8 +211,7 @@ class SqliteState(StateDriver):
                 if atomic:
                     raise
                 failed[index] = error
-        expiring = sum(write.ttl_ms is not None for write in writes)
-        if expiring >= _MANY:
+        if len(writes) >= _MANY and (expiring := sum(write.ttl_ms is not None for write in writes)) >= _MANY:
             connection.execute(DELETE_EXPIRED, {"now": now, "most": 2 * expiring})
         return failed
 
