@@ -14,7 +14,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from builtin cimport CR_BORROW, CR_object
+from builtin cimport CR_object
 from json_text cimport utf8_valid
 from msgpack_builtin cimport CR_layout, CR_layouts, CR_leaf, CR_packed, short_items
 from msgpack_wire cimport (
@@ -117,10 +117,9 @@ def encode(value) -> bytes:
     """
     cdef char stack[STACK_BYTES]
     cdef Writer w
-    cdef uint8_t* end = NULL
+    cdef uint8_t* end
     writer_init(&w, stack, STACK_BYTES)
-    if CR_BORROW:
-        end = short_items(&w, <uint8_t*>w.data, CR_object(value), -(type(value) is not dict), type(value) is not dict)
+    end = short_items(&w, <uint8_t*>w.data, CR_object(value), -(type(value) is not dict), type(value) is not dict)
     if end == NULL or w.heap:
         return encode_long(&w, value, end)
     return PyBytes_FromStringAndSize(w.data, end - <uint8_t*>w.data)

@@ -1,6 +1,6 @@
 # Encoding of MessagePack, header only.
 #
-# Exact builtins run no Python code, so references to them are borrowed. Anything else is converted by a call of Python, `CR_leaf`, which may change any container: so each is held while it is read, and its size is compared. What cannot be written (a surrogate, the depth, a size that changed) gives NULL: the caller starts again with a copy that Python has made, or refuses.
+# Exact builtins run no Python code, so references to them are borrowed. Anything else is converted by a call of Python, `CR_leaf`, which may change any container: so each is held while it is read, and its size is compared. Without a GIL each is also locked, and a wait for a lock is as such a call: it lets go of the locks outside of it. What cannot be written (a surrogate, the depth, a size that changed) gives NULL: the caller starts again with a copy that Python has made, or refuses.
 # A step takes the place to write at and gives the place behind.
 
 from cpython.object cimport PyObject, PyTypeObject
@@ -8,9 +8,10 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from builtin cimport (
-    CR_item, CR_small_int, Py_None_P, Py_SIZE, Py_TYPE, PyDict_Next, PyDict_Type, PyFloat_AS_DOUBLE, PyFloat_Type, PyList_Type, PyLong_Type,
+    CR_BORROW, CR_item, CR_small_int, Py_None_P, Py_SIZE, Py_TYPE, PyDict_Next, PyDict_Type, PyFloat_AS_DOUBLE, PyFloat_Type, PyList_Type, PyLong_Type,
     PyObject_CallOneArg, PyTuple_Type, PyUnicode_Type,
 )
+from section cimport Section, lock_at, unlock
 from writer cimport Writer, copy_short, writer_grew
 
 
@@ -22,6 +23,18 @@ cdef extern from *:
     static PyObject* CR_layouts;     /* how objects of a class are written: (packed keys, attributes, slots), or None */
     static PyObject* CR_layout;      /* finds it out */
     #define CR_FIELD(o, at) (*(PyObject**)((char*)(o) + (at)))
+    /* A new reference; NULL without an error where there is none. */
+    static inline PyObject* CR_get(PyObject* dict, PyObject* key) {
+    #if PY_VERSION_HEX >= 0x030D0000
+        PyObject* found;
+        if (PyDict_GetItemRef(dict, key, &found) < 0) PyErr_Clear();
+    #else
+        PyObject* found = PyDict_GetItemWithError(dict, key);
+        if (found == NULL) PyErr_Clear();
+        else Py_INCREF(found);
+    #endif
+        return found;
+    }
     static inline int CR_big_int(PyObject* value, unsigned long long* out) {
         *out = PyLong_AsUnsignedLongLong(value);
         if (*out == (unsigned long long)-1 && PyErr_Occurred()) {
@@ -55,7 +68,7 @@ cdef extern from *:
     PyObject* CR_layouts
     PyObject* CR_layout
     PyObject* CR_FIELD(PyObject*, Py_ssize_t)
-    PyObject* PyDict_GetItemWithError(PyObject*, PyObject*)
+    PyObject* CR_get(PyObject*, PyObject*)
     PyObject* PyObject_GenericGetAttr(PyObject*, PyObject*)
     PyObject* PyTuple_GET_ITEM(PyObject*, Py_ssize_t)
     Py_ssize_t PyLong_AsSsize_t(PyObject*)
@@ -165,6 +178,14 @@ cdef inline uint8_t* short_str(Writer* w, uint8_t* p, PyObject* value) noexcept:
     return NULL
 
 
+cdef inline uint8_t* held_str(Writer* w, uint8_t* p, PyObject* value) noexcept:
+    # One whose UTF-8 is to be made first, which may wait for a lock.
+    Py_INCREF(value)
+    p = short_str(w, p, value)
+    Py_DECREF(value)
+    return p
+
+
 cdef inline uint8_t* short_head(Writer* w, uint8_t* p, Py_ssize_t count, uint8_t fix, uint8_t wide) noexcept:
     p = more(w, p, 16)
     if p == NULL or count > 0xFFFFFFFFLL:
@@ -200,6 +221,8 @@ cdef inline uint8_t* short_item(Writer* w, uint8_t* p, PyObject* value, int dept
     cdef double real
     cdef uint64_t bits
     if kind == &PyUnicode_Type:
+        if not CR_BORROW and not PyUnicode_IS_COMPACT_ASCII(value):
+            return held_str(w, p, value)
         return short_str(w, p, value)
     if kind == &PyLong_Type:
         return short_int(p, number) if CR_small_int(value, &number) else odd_item(w, p, value, depth)
@@ -223,11 +246,9 @@ cdef inline uint8_t* short_item(Writer* w, uint8_t* p, PyObject* value, int dept
 
 cdef inline PyObject* layout_of(PyObject* kind) noexcept:
     # How objects of a class are written, or None.
-    cdef PyObject* layout = PyDict_GetItemWithError(CR_layouts, kind)
+    cdef PyObject* layout = CR_get(CR_layouts, kind)
     if layout != NULL:
-        Py_INCREF(layout)
         return layout
-    PyErr_Clear()
     layout = PyObject_CallOneArg(CR_layout, kind)
     if layout == NULL:
         PyErr_Clear()
@@ -248,7 +269,6 @@ cdef inline uint8_t* laid_out(Writer* w, uint8_t* p, PyObject* layout, PyObject*
             return NULL
         depth += 1
         p = short_head(w, p, count, 0x80, 0xDE)
-    Py_INCREF(value)
     for i in range(count):
         if p != NULL and keys != Py_None_P:
             key = PyTuple_GET_ITEM(keys, i)
@@ -258,6 +278,8 @@ cdef inline uint8_t* laid_out(Writer* w, uint8_t* p, PyObject* layout, PyObject*
         if p == NULL:
             break
         slot = PyLong_AsSsize_t(PyTuple_GET_ITEM(slots, i))
+        if not CR_BORROW:
+            slot = 0  # another thread may set it meanwhile
         item = CR_FIELD(value, slot) if slot > 0 else PyObject_GenericGetAttr(value, PyTuple_GET_ITEM(names, i))
         if item == NULL:
             PyErr_Clear()
@@ -267,7 +289,6 @@ cdef inline uint8_t* laid_out(Writer* w, uint8_t* p, PyObject* layout, PyObject*
             Py_INCREF(item)
         p = short_items(w, p, item, depth - 1, True)
         Py_DECREF(item)
-    Py_DECREF(value)
     return p
 
 
@@ -281,19 +302,23 @@ cdef inline uint8_t* odd_item(Writer* w, uint8_t* p, PyObject* value, int depth)
     if Py_TYPE(value) == CR_packed:
         p = more(w, p, Py_SIZE(value) + 16)
         return copy_short(p, <const uint8_t*>PyBytes_AS_STRING(value), Py_SIZE(value)) if p != NULL else NULL
+    Py_INCREF(value)
     layout = layout_of(<PyObject*>Py_TYPE(value))
-    if layout != Py_None_P:
-        if layout != NULL:
-            p = laid_out(w, p, layout, value, depth)
-            Py_DECREF(layout)
-        return p if layout != NULL else NULL
-    Py_DECREF(layout)
-    converted = PyObject_CallOneArg(CR_leaf, value)
-    if converted == NULL:
-        PyErr_Clear()
-        return NULL
-    p = short_items(w, p, converted, depth - 1, True)
-    Py_DECREF(converted)
+    if layout == NULL:
+        p = NULL
+    elif layout != Py_None_P:
+        p = laid_out(w, p, layout, value, depth)
+    else:
+        converted = PyObject_CallOneArg(CR_leaf, value)
+        if converted == NULL:
+            PyErr_Clear()
+            p = NULL
+        else:
+            p = short_items(w, p, converted, depth - 1, True)
+            Py_DECREF(converted)
+    if layout != NULL:
+        Py_DECREF(layout)
+    Py_DECREF(value)
     return p
 
 
@@ -318,22 +343,30 @@ cdef inline uint8_t* short_items(Writer* w, uint8_t* p, PyObject* value, int dep
     cdef PyObject* key = NULL
     cdef PyObject* item = NULL
     cdef PyTypeObject* kind = Py_TYPE(value)
+    cdef Section section
+    cdef bint locked
     if kind == &PyDict_Type and not alone:
         if depth >= SHORT_DEPTH:
             return NULL
         Py_INCREF(value)
+        lock_at(&section, value)
         count = i = PyDict_GET_SIZE(value)
         p = short_head(w, p, count, 0x80, 0xDE)
         while p != NULL and PyDict_Next(value, &position, &key, &item):
             i -= 1
+            if not CR_BORROW:
+                Py_INCREF(item)  # to write the key may wait for a lock
             if CR_LIKELY(Py_TYPE(key) == &PyUnicode_Type):
-                p = short_str(w, p, key)
+                p = short_str(w, p, key) if CR_BORROW else held_str(w, p, key)
             else:
                 p = odd_key(w, p, key)
             if p != NULL:
                 p = short_item(w, p, item, depth + 1)
+            if not CR_BORROW:
+                Py_DECREF(item)
         if p != NULL and (i != 0 or PyDict_GET_SIZE(value) != count):
             p = changed(w)
+        unlock(&section)
         Py_DECREF(value)
         return p
     if not alone and kind != &PyList_Type and kind != &PyTuple_Type:
@@ -341,6 +374,9 @@ cdef inline uint8_t* short_items(Writer* w, uint8_t* p, PyObject* value, int dep
     if depth >= SHORT_DEPTH:
         return NULL
     Py_INCREF(value)
+    locked = not CR_BORROW and not alone and kind == &PyList_Type
+    if not CR_BORROW and locked:
+        lock_at(&section, value)
     count = 1
     if not alone:
         count = Py_SIZE(value)
@@ -353,5 +389,7 @@ cdef inline uint8_t* short_items(Writer* w, uint8_t* p, PyObject* value, int dep
         p = short_item(w, p, value if alone else CR_item(value, i), depth + 1)
         if p != NULL and not alone and Py_SIZE(value) != count:
             p = changed(w)
+    if not CR_BORROW and locked:
+        unlock(&section)
     Py_DECREF(value)
     return p

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -220,24 +221,32 @@ def test_a_buffer_of_events(batch: ModuleType, events: ModuleType, rounds: Round
     ]
 
 
+@dataclass(slots=True)
+class Pair:
+    first: Any
+    second: Any
+
+
 @pytest.mark.parametrize("encode", [msgpack.encode, codec.json.encode], ids=["msgpack", "json"])
 def test_a_value_that_others_change(encode: Callable[[Any], bytes], rounds: Rounds) -> None:
     """It is written as it was at some moment, or refused."""
-    value: dict[str, Any] = {"list": [1, "two", 3.0], "map": {"a": [None]}}
+    pair = Pair([1], "é")
+    value: dict[str, Any] = {"list": [1, "two", 3.0], "map": {"a": [None]}, "pair": pair}
     over = threading.Event()
 
     def change() -> None:
         i = 0
         while not over.is_set():
             i += 1
-            value[f"key {i % 50}"] = ["x" * (i % 30), {"n": i}]
+            value[f"clé {i % 50}"] = ["é" * (i % 30), {"n": i}]
+            pair.first, pair.second = [i, f"{i} é"], {"é" * (i % 30): pair.first}
             value["list"].append(i)
             value["map"].pop(str(i - 1), None)
             value["map"][str(i)] = 1.5
             if i % 20 == 0:
                 value["list"].clear()
                 for number in range(50):
-                    value.pop(f"key {number}", None)
+                    value.pop(f"clé {number}", None)
 
     def write() -> None:
         for _ in range(rounds(500, 20_000)):
